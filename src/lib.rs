@@ -1,0 +1,6 @@
+//! Fanline: a selective forwarding unit.
+
+pub mod drop_reason;
+pub mod id;
+pub mod rtp;
+pub mod time;

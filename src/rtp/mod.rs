@@ -1,0 +1,3 @@
+//! RFC 3550 and friends: bytes in, views and bytes out. Pure, and nothing here allocates per packet.
+
+pub mod extension;
