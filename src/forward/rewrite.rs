@@ -1,0 +1,96 @@
+//! What a subscriber's RTP header looks like: payload type, extension ids and mid of its own session.
+//!
+//! Everything that many subscribers share is built once per packet and shape; what is left per subscriber
+//! is three fields of twelve bytes (SSRC, sequence number, timestamp).
+
+use crate::forward::track_ring::Packet;
+use crate::id::Mid;
+use crate::rtp::extension::{Extension, ExtensionMap};
+use crate::rtp::header::Header;
+use crate::rtp::template::HeaderTemplate;
+
+/// How the publisher's payload type is called at the subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SendCodec {
+    pub from: u8,
+    pub to: u8,
+    /// Payload type of retransmissions.
+    pub rtx: Option<u8>,
+    /// Hz.
+    pub clock_rate: u32,
+}
+
+/// The form of header that a group of legs shares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    codecs: Vec<SendCodec>,
+    extensions: ExtensionMap,
+    mid: Option<Mid>,
+    /// How many legs use it; at 0 its place is free.
+    pub legs: u32,
+}
+
+impl Shape {
+    /// A shape with its first leg.
+    pub fn new(codecs: Vec<SendCodec>, extensions: ExtensionMap, mid: Option<Mid>) -> Self {
+        Self { codecs, extensions, mid, legs: 1 }
+    }
+
+    pub fn mid(&self) -> Option<Mid> {
+        self.mid
+    }
+
+    pub fn without_mid(&self) -> Self {
+        Self { mid: None, legs: 1, ..self.clone() }
+    }
+
+    /// Whether both make the same headers.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.codecs == other.codecs && self.extensions == other.extensions && self.mid == other.mid
+    }
+
+    pub fn codec(&self, publisher_payload_type: u8) -> Option<&SendCodec> {
+        self.codecs.iter().find(|codec| codec.from == publisher_payload_type)
+    }
+
+    /// The clock of the first codec: what a sender report counts in.
+    pub fn clock_rate(&self) -> u32 {
+        self.codecs.first().map_or(90_000, |codec| codec.clock_rate)
+    }
+
+    /// The header of `packet` for this shape; `None` if the subscriber did not accept its codec.
+    ///
+    /// `stored` is the packet as the publisher sent it, with extension ids of `publisher`.
+    pub fn header(&self, packet: &Packet, stored: &[u8], publisher: &ExtensionMap) -> Option<HeaderTemplate> {
+        let codec = self.codec(packet.payload_type)?;
+        Some(self.build(packet.marker, codec.to, stored, publisher))
+    }
+
+    /// The same header as a retransmission's (RFC 4588 §4).
+    pub fn rtx_header(&self, packet: &Packet, stored: &[u8], publisher: &ExtensionMap) -> Option<HeaderTemplate> {
+        let rtx = self.codec(packet.payload_type)?.rtx?;
+        Some(self.build(packet.marker, rtx, stored, publisher))
+    }
+
+    fn build(&self, marker: bool, payload_type: u8, stored: &[u8], publisher: &ExtensionMap) -> HeaderTemplate {
+        let mut template = HeaderTemplate::new(marker, payload_type);
+        if let (Some(mid), Some(id)) = (self.mid, self.extensions.id(Extension::Mid)) {
+            template.push(id, mid.as_bytes());
+        }
+        if let Ok(header) = Header::parse(stored) {
+            for (id, value) in header.extensions(stored) {
+                if let Some(id) = self.translate(id, publisher) {
+                    template.push(id, value);
+                }
+            }
+        }
+        template.finish();
+        template
+    }
+
+    /// The subscriber's id of a forwarded extension that the publisher calls `id`.
+    fn translate(&self, id: u8, publisher: &ExtensionMap) -> Option<u8> {
+        let extension = publisher.extension(id).filter(|extension| extension.is_forwarded())?;
+        self.extensions.id(extension)
+    }
+}

@@ -1,0 +1,210 @@
+//! The data plane: one pinned thread, its sessions, its socket, its memory.
+//!
+//! A shard handles SRTP and SRTCP and nothing else. It runs to completion: a turn takes what has arrived,
+//! from the network, from control and from other shards, and sends what follows from it. Per packet there
+//! is no allocation, no lock, no clock, no log line. [`Shard::turn`] is the whole of it on one screen;
+//! `ingress` and `egress` are its two directions.
+//!
+//! It relies on control for everything that is not media: which sessions exist, where ICE found them, which
+//! keys DTLS gave, who subscribes to what. Datagrams of those protocols are punted there unread.
+
+pub mod command;
+mod egress;
+mod ingress;
+mod neighbour;
+pub mod punt;
+mod reports;
+mod session;
+mod timer;
+mod track;
+mod work;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::drop_reason::DropReason;
+use crate::id::{LegId, SessionSlot, ShardId, TrackKey};
+use crate::io::Io;
+use crate::io::bell::Bell;
+use crate::ring;
+use crate::shard::command::{Command, Event};
+use crate::shard::egress::Templates;
+use crate::shard::session::Sessions;
+use crate::shard::timer::Timers;
+use crate::shard::track::Tracks;
+use crate::stats::ShardSnapshot;
+use crate::table;
+use crate::time::{Clock, Time};
+
+/// Retransmissions that one turn answers; what is asked beyond it is asked again by the receiver.
+const RETRANSMITS_PER_TURN_MAX: usize = 4_096;
+
+/// How long an idle shard stays awake before it sleeps. Waking a sleeping thread costs the waker several
+/// microseconds and the packet tens of them, so a shard that just worked looks again first.
+const SPIN_US: u64 = 50;
+
+/// The longest sleep: bounds how late a quiescent point or a snapshot can be.
+const SLEEP_MAX_US: u64 = 100_000;
+
+/// The ends of the rings between this shard and another.
+pub struct Neighbour {
+    pub to: ring::Producer,
+    pub from: ring::Consumer,
+    pub bell: Bell,
+}
+
+/// The ends of everything between this shard and control.
+pub struct ControlLink {
+    pub commands: Receiver<Command>,
+    pub events: Sender<Event>,
+    /// Datagrams that are not SRTP, to control.
+    pub punt: ring::Producer,
+    /// What control wants sent.
+    pub replies: ring::Consumer,
+    pub bell: Bell,
+}
+
+/// Timers that are settings.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardSettings {
+    /// A track without packets for this long is silent.
+    pub media_timeout: Duration,
+}
+
+/// One shard over one I/O backend.
+pub struct Shard<I: Io> {
+    io: I,
+    core: Core,
+}
+
+/// Everything of a shard but its I/O.
+struct Core {
+    id: ShardId,
+    settings: ShardSettings,
+    sessions: Sessions,
+    by_remote: HashMap<SocketAddr, SessionSlot>,
+    tracks: Tracks,
+    /// Tracks with packets to forward in this turn.
+    dirty: Vec<TrackKey>,
+    retransmits: Vec<Retransmit>,
+    /// Scratch memory that keeps its capacity between turns.
+    templates: Templates,
+    nacks: Vec<u16>,
+    table: table::Reader,
+    /// By shard; `None` at our own place.
+    neighbours: Vec<Option<Neighbour>>,
+    control: ControlLink,
+    /// Whether control has something new to look at since its bell was last rung.
+    control_due: bool,
+    timers: Timers,
+    counters: ShardSnapshot,
+    snapshot_due: Time,
+    scratch: Box<[u8; SCRATCH_BYTES]>,
+    stopping: bool,
+}
+
+/// Scratch for one datagram in plaintext.
+const SCRATCH_BYTES: usize = 2_048;
+
+/// A packet that a subscriber asked for again.
+struct Retransmit {
+    session: SessionSlot,
+    track: TrackKey,
+    leg: LegId,
+    sequence: u16,
+}
+
+impl<I: Io> Shard<I> {
+    pub fn new(
+        id: ShardId,
+        io: I,
+        settings: ShardSettings,
+        table: table::Reader,
+        neighbours: Vec<Option<Neighbour>>,
+        control: ControlLink,
+    ) -> Self {
+        let core = Core {
+            id,
+            settings,
+            sessions: Sessions::default(),
+            by_remote: HashMap::new(),
+            tracks: Tracks::default(),
+            dirty: Vec::with_capacity(1_024),
+            retransmits: Vec::with_capacity(RETRANSMITS_PER_TURN_MAX),
+            templates: Templates::new(),
+            nacks: Vec::with_capacity(1_024),
+            table,
+            neighbours,
+            control,
+            control_due: false,
+            timers: Timers::new(),
+            counters: ShardSnapshot::new(id),
+            snapshot_due: Time(0),
+            scratch: Box::new([0; SCRATCH_BYTES]),
+            stopping: false,
+        };
+        Self { io, core }
+    }
+
+    /// Runs on this thread until control says stop.
+    pub fn run(&mut self, clock: Clock, bell: &Bell) {
+        let mut last_work = clock.now();
+        while !self.core.stopping {
+            let now = clock.now();
+            let worked = self.turn(now);
+            let after = clock.now();
+            self.core.counters.turns += 1;
+            if worked {
+                last_work = after;
+                self.core.counters.turn_us.observe(after.since(now));
+                self.core.counters.busy_us += after.since(now);
+            } else if after.since(last_work) > SPIN_US {
+                self.sleep(after, bell);
+            }
+        }
+    }
+
+    /// Takes what has arrived, sends what follows. Returns whether there was anything.
+    pub fn turn(&mut self, now: Time) -> bool {
+        let Self { io, core } = self;
+        core.table.quiescent();
+        let mut work = core.take_commands(now);
+        work += core.take_records(now);
+        work += io.recv(|datagram| core.datagram(&datagram, now));
+        work += core.send_replies(io);
+        work += core.run_timers(io, now);
+        work += core.forward(io);
+        work += core.retransmit(io);
+        io.flush();
+        core.snapshot(io.counters(), now);
+        core.ring_bells();
+        work > 0
+    }
+
+    /// Blocks until a datagram, a bell or a timer.
+    fn sleep(&mut self, now: Time, bell: &Bell) {
+        let Self { io, core } = self;
+        bell.arm();
+        if !core.has_work() {
+            let due = core.timers.next_due().map_or(SLEEP_MAX_US, |due| due.since(now).min(SLEEP_MAX_US));
+            core.table.offline(|| io.wait(Duration::from_micros(due)));
+        }
+        bell.disarm();
+    }
+}
+
+impl Core {
+    fn has_work(&self) -> bool {
+        !self.control.commands.is_empty()
+            || !self.control.replies.is_empty()
+            || self.neighbours.iter().flatten().any(|n| !n.from.is_empty())
+    }
+
+    /// Counts a drop.
+    fn drop(&mut self, reason: DropReason) {
+        self.counters.drops.count(reason);
+    }
+}

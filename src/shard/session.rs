@@ -1,0 +1,396 @@
+//! A session on its shard: the cold side, looked at per datagram or per report, never per forwarded packet.
+//!
+//! What a fan-out needs of a subscriber, its path and its key, lives apart in [`Outlet`]s.
+
+use crate::drop_reason::DropReason;
+use crate::forward::keyframe::KeyframeRequests;
+use crate::forward::receive::StreamReceiver;
+use crate::forward::transport_cc::ArrivalRecorder;
+use crate::id::{LegId, MediaKind, Rid, SessionSlot, TrackKey};
+use crate::io::Path;
+use crate::rtp::extension::{Extension, ExtensionMap};
+use crate::rtp::header::Header;
+use crate::rtp::srtp::{Opener, RtpReplay, Sealer};
+use crate::shard::command::{EncodingConfig, PublicationConfig, ReceiveCodec};
+use crate::time::Time;
+
+/// SSRCs one session may use at a time: three encodings with RTX for each of ten m-lines is 60.
+const STREAMS_MAX: usize = 128;
+
+/// Where a session's datagrams go and what they are sealed with: the hot side.
+#[derive(Default)]
+pub struct Outlet {
+    pub path: Option<Path>,
+    pub sealer: Option<Sealer>,
+}
+
+impl Outlet {
+    /// Both, once ICE and DTLS are done.
+    pub fn ready(&mut self) -> Result<(Path, &mut Sealer), DropReason> {
+        match (self.path, &mut self.sealer) {
+            (Some(path), Some(sealer)) => Ok((path, sealer)),
+            _ => Err(DropReason::SubscriberNotReady),
+        }
+    }
+}
+
+pub struct Session {
+    pub rtcp_ssrc: u32,
+    pub cname: String,
+    pub opener: Option<Opener>,
+    /// Addresses that ICE verified, for the shard's map to forget with the session.
+    pub remotes: Vec<std::net::SocketAddr>,
+    pub publications: Vec<Publication>,
+    /// The header extension ids of the session, over all its publications.
+    pub extensions: ExtensionMap,
+    streams: Vec<Stream>,
+    pub legs: Vec<LegRef>,
+    /// Arrival times for transport-wide feedback, if any publication negotiated it.
+    pub arrivals: Option<ArrivalRecorder>,
+    pub feedback_due: Time,
+    pub report_due: Time,
+    /// When the session's timer fires next; an earlier entry in the heap is stale.
+    pub timer: Time,
+    /// Round trip to the peer in microseconds, from its reports; 0 until known.
+    pub rtt_us: u64,
+}
+
+/// A subscription as its session knows it.
+#[derive(Debug, Clone)]
+pub struct LegRef {
+    pub track: TrackKey,
+    pub id: LegId,
+    pub ssrc: u32,
+    /// Middle 32 bits of the NTP time in the last sender report, and when it left: for the round trip.
+    pub last_report: Option<(u32, Time)>,
+    pub kind: MediaKind,
+    retransmitted: Vec<(u16, Time)>,
+}
+
+/// Retransmissions a leg remembers, so that one NACK repeated is answered once per round trip.
+const RETRANSMITTED_MAX: usize = 64;
+
+impl LegRef {
+    pub fn new(track: TrackKey, id: LegId, ssrc: u32, kind: MediaKind) -> Self {
+        Self { track, id, ssrc, last_report: None, kind, retransmitted: Vec::new() }
+    }
+
+    /// Whether to answer a NACK for `sequence`: not if that was done less than a round trip ago.
+    pub fn may_retransmit(&mut self, sequence: u16, now: Time, rtt_us: u64) -> bool {
+        const RTT_ASSUMED_US: u64 = 30_000;
+        let pause = if rtt_us == 0 { RTT_ASSUMED_US } else { rtt_us };
+        if let Some(known) = self.retransmitted.iter_mut().find(|(seq, _)| *seq == sequence) {
+            let due = now.since(known.1) >= pause;
+            if due {
+                known.1 = now;
+            }
+            return due;
+        }
+        if self.retransmitted.len() == RETRANSMITTED_MAX {
+            self.retransmitted.remove(0);
+        } else if self.retransmitted.capacity() == 0 {
+            self.retransmitted.reserve_exact(RETRANSMITTED_MAX);
+        }
+        self.retransmitted.push((sequence, now));
+        true
+    }
+}
+
+/// An m-line that receives: one track, one or several encodings.
+pub struct Publication {
+    pub config: PublicationConfig,
+    pub encodings: Vec<Encoding>,
+    pub last_packet: Time,
+    pub activity: Activity,
+}
+
+/// What control has been told of a publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Nothing: no packet has come.
+    Waiting,
+    Active,
+    Silent,
+}
+
+/// One encoding as received.
+pub struct Encoding {
+    pub rid: Option<Rid>,
+    /// The SSRC in use, once bound.
+    pub ssrc: Option<u32>,
+    pub receiver: StreamReceiver,
+    pub keyframes: KeyframeRequests,
+    pub continuity: Continuity,
+    /// The track's timestamp at the last packet, and when that was.
+    last: (u32, Time),
+    /// Hz.
+    clock_rate: u32,
+    pub nack: bool,
+    pub pli: bool,
+}
+
+impl Encoding {
+    fn new(config: &EncodingConfig, codecs: &[ReceiveCodec]) -> Self {
+        let clock_rate = codecs.first().map_or(90_000, |codec| codec.clock_rate);
+        Self {
+            rid: config.rid,
+            ssrc: None,
+            receiver: StreamReceiver::new(clock_rate),
+            keyframes: KeyframeRequests::new(),
+            continuity: Continuity::default(),
+            last: (0, Time(0)),
+            clock_rate,
+            nack: codecs.iter().any(|codec| codec.nack),
+            pli: codecs.iter().any(|codec| codec.pli),
+        }
+    }
+
+    /// Notes a packet of the media stream; `highest` is the track's highest index so far.
+    pub fn on_packet(&mut self, header: &Header, index: u64, highest: Option<u64>, now: Time) {
+        if self.ssrc != Some(header.ssrc) {
+            if self.ssrc.is_some() {
+                self.continue_with(header, index, highest, now);
+            }
+            self.ssrc = Some(header.ssrc);
+        }
+        self.receiver.on_packet(index, header.timestamp, now);
+        self.last = (header.timestamp.wrapping_add(self.continuity.timestamp_base), now);
+    }
+
+    /// A new SSRC takes over: its first packet follows the track's last, as far apart as they arrived.
+    fn continue_with(&mut self, header: &Header, index: u64, highest: Option<u64>, now: Time) {
+        let elapsed = now.since(self.last.1) * u64::from(self.clock_rate) / 1_000_000;
+        let timestamp = self.last.0.wrapping_add(elapsed as u32);
+        let next = highest.map_or(0, |highest| highest + 1);
+        self.continuity = Continuity {
+            index_base: next.wrapping_sub(index),
+            timestamp_base: timestamp.wrapping_sub(header.timestamp),
+        };
+        self.receiver = StreamReceiver::new(self.clock_rate);
+    }
+
+    /// When a NACK or a key frame request of this encoding is due.
+    pub fn due(&self) -> Time {
+        let nack = self.receiver.next_nack_due().filter(|_| self.nack).unwrap_or(Time::NEVER);
+        nack.min(self.keyframes.next_due().unwrap_or(Time::NEVER))
+    }
+}
+
+
+/// Keeps a track's indices and timestamps continuous when its publisher changes the SSRC: what to add to
+/// the stream's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Continuity {
+    pub index_base: u64,
+    pub timestamp_base: u32,
+}
+
+/// An incoming SSRC and what it stands for.
+pub struct Stream {
+    pub ssrc: u32,
+    pub route: Route,
+    pub replay: RtpReplay,
+}
+
+/// What an SSRC carries: which publication, which encoding, media or its retransmissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    pub publication: usize,
+    pub encoding: usize,
+    pub rtx: bool,
+}
+
+impl Publication {
+    pub fn new(config: PublicationConfig, now: Time) -> Self {
+        let encodings = config.encodings.iter().map(|e| Encoding::new(e, &config.codecs)).collect();
+        Self { config, encodings, last_packet: now, activity: Activity::Waiting }
+    }
+
+    /// The codec of a payload type, media or RTX.
+    pub fn codec(&self, payload_type: u8) -> Option<&ReceiveCodec> {
+        let is = |codec: &&ReceiveCodec| {
+            codec.payload_type == payload_type || codec.rtx_payload_type == Some(payload_type)
+        };
+        self.config.codecs.iter().find(is)
+    }
+}
+
+impl Session {
+    pub fn new(rtcp_ssrc: u32, cname: String) -> Self {
+        Self {
+            rtcp_ssrc,
+            cname,
+            opener: None,
+            remotes: Vec::new(),
+            publications: Vec::new(),
+            extensions: ExtensionMap::default(),
+            streams: Vec::new(),
+            legs: Vec::new(),
+            arrivals: None,
+            feedback_due: Time::NEVER,
+            report_due: Time::NEVER,
+            timer: Time::NEVER,
+            rtt_us: 0,
+        }
+    }
+
+    /// Adds a publication; SSRCs that its offer named are bound at once.
+    pub fn publish(&mut self, config: PublicationConfig, now: Time) {
+        if config.transport_cc && self.arrivals.is_none() {
+            self.arrivals = Some(ArrivalRecorder::new());
+        }
+        for (extension, id) in config.extensions.iter() {
+            self.extensions.set(extension, id);
+        }
+        let publication = self.publications.len();
+        let named = config.encodings.clone();
+        self.publications.push(Publication::new(config, now));
+        for (encoding, names) in named.iter().enumerate() {
+            for (ssrc, rtx) in [(names.ssrc, false), (names.rtx_ssrc, true)] {
+                if let Some(ssrc) = ssrc {
+                    self.bind(Stream { ssrc, route: Route { publication, encoding, rtx }, replay: RtpReplay::new() });
+                }
+            }
+        }
+    }
+
+    /// Removes a publication and forgets its SSRCs.
+    pub fn unpublish(&mut self, track: TrackKey) {
+        let Some(at) = self.publications.iter().position(|p| p.config.track == track) else { return };
+        self.publications.remove(at);
+        self.streams.retain(|stream| stream.route.publication != at);
+        for stream in &mut self.streams {
+            if stream.route.publication > at {
+                stream.route.publication -= 1;
+            }
+        }
+    }
+
+    pub fn stream_mut(&mut self, ssrc: u32) -> Option<&mut Stream> {
+        self.streams.iter_mut().find(|stream| stream.ssrc == ssrc)
+    }
+
+    /// Makes `stream` the one of its route: an encoding has one SSRC for media and one for RTX at a time.
+    pub fn bind(&mut self, stream: Stream) {
+        self.streams.retain(|known| known.route != stream.route && known.ssrc != stream.ssrc);
+        if self.streams.len() < STREAMS_MAX {
+            self.streams.push(stream);
+        }
+    }
+
+    /// The media stream that a retransmission on `rtx` repairs.
+    pub fn repaired_by(&mut self, rtx: Route) -> Option<&mut Stream> {
+        self.streams.iter_mut().find(|stream| stream.route == Route { rtx: false, ..rtx })
+    }
+
+    /// Where packets of a new SSRC belong, by MID and RID (RFC 8843 §9.2, RFC 8852), or by a payload type
+    /// that only one publication has.
+    pub fn route(&self, header: &Header, packet: &[u8]) -> Result<Route, DropReason> {
+        let (mut mid, mut rid, mut repaired) = (None, None, None);
+        for (id, value) in header.extensions(packet) {
+            match self.extensions.extension(id) {
+                Some(Extension::Mid) => mid = Some(value),
+                Some(Extension::Rid) => rid = Some(value),
+                Some(Extension::RepairedRid) => repaired = Some(value),
+                _ => {}
+            }
+        }
+        let publication = match mid {
+            Some(mid) => self.publications.iter().position(|p| p.config.mid.as_bytes() == mid),
+            None => self.only_publication_of(header.payload_type),
+        };
+        let publication = publication.ok_or(DropReason::UnknownStream)?;
+        let known = self.publications.get(publication).ok_or(DropReason::UnknownStream)?;
+        let codec = known.codec(header.payload_type).ok_or(DropReason::UnknownPayloadType)?;
+        let encoding = match repaired.or(rid) {
+            Some(rid) => known.encodings.iter().position(|e| e.rid.is_some_and(|r| r.as_bytes() == rid)),
+            None if known.encodings.len() == 1 => Some(0),
+            None => None,
+        };
+        let encoding = encoding.ok_or(DropReason::UnknownStream)?;
+        Ok(Route { publication, encoding, rtx: codec.payload_type != header.payload_type })
+    }
+
+    /// The transport-wide sequence number of a packet, if feedback was negotiated.
+    pub fn transport_sequence(&self, header: &Header, packet: &[u8]) -> Option<u16> {
+        self.arrivals.as_ref()?;
+        let wanted = self.extensions.id(Extension::TransportCc)?;
+        let (_, value) = header.extensions(packet).find(|(id, _)| *id == wanted)?;
+        Some(u16::from_be_bytes(*value.first_chunk()?))
+    }
+
+    fn only_publication_of(&self, payload_type: u8) -> Option<usize> {
+        let mut having = self.publications.iter().enumerate().filter(|(_, p)| p.codec(payload_type).is_some());
+        let (at, _) = having.next()?;
+        having.next().is_none().then_some(at)
+    }
+
+    /// The encoding whose media has this SSRC.
+    pub fn encoding_by_ssrc(&mut self, ssrc: u32) -> Option<(&PublicationConfig, u8, &mut Encoding)> {
+        self.publications.iter_mut().find_map(|publication| {
+            let at = publication.encodings.iter().position(|e| e.ssrc == Some(ssrc))?;
+            Some((&publication.config, at as u8, publication.encodings.get_mut(at)?))
+        })
+    }
+
+    pub fn leg_by_ssrc(&mut self, ssrc: u32) -> Option<&mut LegRef> {
+        self.legs.iter_mut().find(|leg| leg.ssrc == ssrc)
+    }
+
+    pub fn has_video(&self) -> bool {
+        self.publications.iter().any(|p| p.config.kind == MediaKind::Video)
+            || self.legs.iter().any(|leg| leg.kind == MediaKind::Video)
+    }
+}
+
+/// The sessions of a shard by slot.
+#[derive(Default)]
+pub struct Sessions {
+    cold: Vec<Option<Session>>,
+    pub outlets: Vec<Outlet>,
+}
+
+impl Sessions {
+    pub fn insert(&mut self, slot: SessionSlot, session: Session) {
+        if slot.index() >= self.cold.len() {
+            self.cold.resize_with(slot.index() + 1, || None);
+            self.outlets.resize_with(slot.index() + 1, Outlet::default);
+        }
+        if let Some(place) = self.cold.get_mut(slot.index()) {
+            *place = Some(session);
+        }
+    }
+
+    pub fn remove(&mut self, slot: SessionSlot) -> Option<Session> {
+        if let Some(outlet) = self.outlets.get_mut(slot.index()) {
+            *outlet = Outlet::default();
+        }
+        self.cold.get_mut(slot.index())?.take()
+    }
+
+    pub fn get_mut(&mut self, slot: SessionSlot) -> Option<&mut Session> {
+        self.cold.get_mut(slot.index())?.as_mut()
+    }
+
+    pub fn outlet_mut(&mut self, slot: SessionSlot) -> Option<&mut Outlet> {
+        self.outlets.get_mut(slot.index())
+    }
+
+    /// Both sides of one session.
+    pub fn both_mut(&mut self, slot: SessionSlot) -> Option<(&mut Session, &mut Outlet)> {
+        Some((self.cold.get_mut(slot.index())?.as_mut()?, self.outlets.get_mut(slot.index())?))
+    }
+
+    /// The session that publishes this track here.
+    pub fn publisher_of(&mut self, track: TrackKey) -> Option<(SessionSlot, &mut Session)> {
+        self.cold.iter_mut().enumerate().find_map(|(at, session)| {
+            let session = session.as_mut()?;
+            let publishes = session.publications.iter().any(|p| p.config.track == track);
+            publishes.then_some((SessionSlot(at as u32), session))
+        })
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.cold.iter().flatten()
+    }
+}

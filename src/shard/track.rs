@@ -1,0 +1,159 @@
+//! A track on one shard: its rings, who gets it, and the header shapes they get it in.
+//!
+//! Legs are dense so that a fan-out walks memory in order. What many legs share, the shape of the RTP
+//! header (payload types, extension ids, mid), is kept once and referred to by number.
+
+use crate::forward::leg::Leg;
+use crate::forward::receive::SenderClock;
+use crate::forward::rewrite::Shape;
+use crate::forward::track_ring::TrackRing;
+use crate::id::{LegId, SessionSlot, TrackKey};
+use crate::shard::command::{LegConfig, TrackConfig};
+
+/// Packets that one encoding can bring in one turn before the turn ends early; a turn reads at most a few
+/// hundred datagrams, so this only bounds the memory.
+pub const FRESH_MAX: usize = 1_024;
+
+/// One simulcast encoding, or the only one.
+pub struct EncodingRing {
+    pub ring: TrackRing,
+    /// Indices that came in this turn and have not been forwarded yet.
+    pub fresh: Vec<u64>,
+    /// The publisher's clocks at its last sender report, in the ring's timestamps.
+    pub clock: Option<SenderClock>,
+}
+
+/// A track that this shard publishes, subscribes to, or both.
+pub struct Track {
+    pub config: TrackConfig,
+    pub encodings: Vec<EncodingRing>,
+    pub legs: Vec<Leg>,
+    pub shapes: Vec<Shape>,
+    /// Whether the track is in the shard's list of tracks with fresh packets.
+    pub dirty: bool,
+}
+
+impl Track {
+    pub fn new(config: TrackConfig) -> Self {
+        let encoding = |_| EncodingRing {
+            ring: TrackRing::new(config.kind),
+            fresh: Vec::with_capacity(FRESH_MAX),
+            clock: None,
+        };
+        let encodings = (0..config.encodings).map(encoding).collect();
+        Self { config, encodings, legs: Vec::new(), shapes: Vec::new(), dirty: false }
+    }
+
+    /// Adds a subscriber; it gets the best encoding that has packets.
+    pub fn add_leg(&mut self, session: SessionSlot, config: &LegConfig) {
+        let ssrcs = (config.ssrc, config.rtx_ssrc);
+        let mut leg =
+            Leg::new(session, config.id, ssrcs, config.first_sequence, config.first_rtx_sequence);
+        leg.shape = self.shape(Shape::new(config.codecs.clone(), config.extensions, Some(config.mid)));
+        leg.encoding = self.best_encoding();
+        self.legs.push(leg);
+    }
+
+    pub fn remove_leg(&mut self, id: LegId) {
+        if let Some(at) = self.legs.iter().position(|leg| leg.id == id) {
+            let leg = self.legs.swap_remove(at);
+            self.release_shape(leg.shape);
+        }
+    }
+
+    /// Notes a packet for this turn's egress. Returns whether the track has just become dirty.
+    pub fn mark_fresh(&mut self, encoding: u8, index: u64) -> bool {
+        let Some(encoding) = self.encodings.get_mut(usize::from(encoding)) else { return false };
+        if self.legs.is_empty() || encoding.fresh.len() == FRESH_MAX {
+            return false;
+        }
+        encoding.fresh.push(index);
+        !std::mem::replace(&mut self.dirty, true)
+    }
+
+    pub fn leg_mut(&mut self, id: LegId) -> Option<&mut Leg> {
+        self.legs.iter_mut().find(|leg| leg.id == id)
+    }
+
+    /// The receiver knows the SSRC, so its packets need no MID any more (RFC 8843 §15).
+    pub fn stop_sending_mid(&mut self, id: LegId) {
+        let Some(at) = self.legs.iter().position(|leg| leg.id == id) else { return };
+        let Some(leg) = self.legs.get(at) else { return };
+        let before = leg.shape;
+        let Some(shape) = self.shapes.get(usize::from(before)) else { return };
+        if shape.mid().is_none() {
+            return;
+        }
+        let without = self.shape(shape.without_mid());
+        if let Some(leg) = self.legs.get_mut(at) {
+            leg.shape = without;
+        }
+        self.release_shape(before);
+    }
+
+    /// Encodings are in the publisher's order of preference: the first that has packets is the best.
+    fn best_encoding(&self) -> u8 {
+        let flowing = |e: &EncodingRing| e.ring.highest().is_some();
+        self.encodings.iter().position(flowing).unwrap_or(0) as u8
+    }
+
+    /// The number of this shape, shared by the legs that have the same.
+    fn shape(&mut self, wanted: Shape) -> u16 {
+        if let Some(at) = self.shapes.iter().position(|shape| shape.is_like(&wanted)) {
+            if let Some(shape) = self.shapes.get_mut(at) {
+                shape.legs += 1;
+            }
+            return at as u16;
+        }
+        let free = self.shapes.iter().position(|shape| shape.legs == 0);
+        let at = free.unwrap_or(self.shapes.len());
+        match self.shapes.get_mut(at) {
+            Some(slot) => *slot = wanted,
+            None => self.shapes.push(wanted),
+        }
+        at as u16
+    }
+
+    fn release_shape(&mut self, at: u16) {
+        if let Some(shape) = self.shapes.get_mut(usize::from(at)) {
+            shape.legs -= 1;
+        }
+    }
+}
+
+/// The tracks of a shard, by the table's index.
+#[derive(Default)]
+pub struct Tracks(Vec<Option<Track>>);
+
+impl Tracks {
+    pub fn insert(&mut self, track: Track) {
+        let at = track.config.key.index as usize;
+        if at >= self.0.len() {
+            self.0.resize_with(at + 1, || None);
+        }
+        if let Some(slot) = self.0.get_mut(at) {
+            *slot = Some(track);
+        }
+    }
+
+    pub fn remove(&mut self, key: TrackKey) {
+        if self.get(key).is_some()
+            && let Some(slot) = self.0.get_mut(key.index as usize)
+        {
+            *slot = None;
+        }
+    }
+
+    /// The track of exactly this generation.
+    pub fn get(&self, key: TrackKey) -> Option<&Track> {
+        self.0.get(key.index as usize)?.as_ref().filter(|track| track.config.key == key)
+    }
+
+    pub fn get_mut(&mut self, key: TrackKey) -> Option<&mut Track> {
+        self.0.get_mut(key.index as usize)?.as_mut().filter(|track| track.config.key == key)
+    }
+
+    pub fn legs(&self) -> usize {
+        self.0.iter().flatten().map(|track| track.legs.len()).sum()
+    }
+}

@@ -1,0 +1,223 @@
+//! What other threads want of a shard, and what it tells them: commands, records, events, bells.
+
+use crate::drop_reason::DropReason;
+use crate::forward::track_ring::Packet;
+use crate::id::{SessionSlot, TrackKey};
+use crate::io::{IoCounters, Path};
+use crate::shard::Core;
+use crate::shard::command::{Command, Event, LegConfig, PublicationConfig};
+use crate::shard::neighbour::{Body, Record};
+use crate::shard::reports::REPORT_INTERVAL_MS;
+use crate::shard::session::{LegRef, Session};
+use crate::shard::track::Track;
+use crate::time::Time;
+
+/// Commands that one turn carries out: a join storm must not delay media.
+const COMMANDS_PER_TURN_MAX: usize = 64;
+
+const SNAPSHOT_INTERVAL_MS: u64 = 1_000;
+
+impl Core {
+    /// Carries out what control has sent.
+    pub(super) fn take_commands(&mut self, now: Time) -> usize {
+        let mut count = 0;
+        while count < COMMANDS_PER_TURN_MAX {
+            let Ok(command) = self.control.commands.try_recv() else { break };
+            self.command(command, now);
+            count += 1;
+        }
+        count
+    }
+
+    fn command(&mut self, command: Command, now: Time) {
+        let done = match command {
+            Command::AddSession { slot, rtcp_ssrc, cname } => {
+                self.sessions.insert(slot, Session::new(rtcp_ssrc, cname));
+                None
+            }
+            Command::AddPath { slot, path, nominated } => {
+                self.add_path(slot, path, nominated);
+                None
+            }
+            Command::SetKeys { slot, contexts } => {
+                if let Some((session, outlet)) = self.sessions.both_mut(slot) {
+                    let (sealer, opener) = *contexts;
+                    outlet.sealer = Some(sealer);
+                    session.opener = Some(opener);
+                }
+                None
+            }
+            Command::Publish { slot, publication, ack } => {
+                self.publish(slot, *publication, now);
+                Some(ack)
+            }
+            Command::Unpublish { slot, track, ack } => {
+                if let Some(session) = self.sessions.get_mut(slot) {
+                    session.unpublish(track);
+                }
+                Some(ack)
+            }
+            Command::AddTrack { track } => {
+                if self.tracks.get(track.key).is_none() {
+                    self.tracks.insert(Track::new(*track));
+                }
+                None
+            }
+            Command::RemoveTrack { track, ack } => {
+                self.tracks.remove(track);
+                Some(ack)
+            }
+            Command::Subscribe { slot, leg, ack } => {
+                self.subscribe(slot, &leg, now);
+                Some(ack)
+            }
+            Command::Unsubscribe { slot, leg, track, ack } => {
+                if let Some(track) = self.tracks.get_mut(track) {
+                    track.remove_leg(leg);
+                }
+                if let Some(session) = self.sessions.get_mut(slot) {
+                    session.legs.retain(|known| known.id != leg);
+                }
+                Some(ack)
+            }
+            Command::RemoveSession { slot, ack } => {
+                self.remove_session(slot);
+                Some(ack)
+            }
+            Command::Stop => {
+                self.stopping = true;
+                None
+            }
+        };
+        if let Some(ack) = done {
+            self.tell(Event::Done(ack));
+        }
+    }
+
+    fn add_path(&mut self, slot: SessionSlot, path: Path, nominated: bool) {
+        let Some((session, outlet)) = self.sessions.both_mut(slot) else { return };
+        if nominated {
+            outlet.path = Some(path);
+        }
+        if !session.remotes.contains(&path.remote) {
+            session.remotes.push(path.remote);
+        }
+        self.by_remote.insert(path.remote, slot);
+    }
+
+    fn publish(&mut self, slot: SessionSlot, publication: PublicationConfig, now: Time) {
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        session.publish(publication, now);
+        session.report_due = session.report_due.min(now.plus_ms(REPORT_INTERVAL_MS));
+        let due = session.report_due;
+        self.timers.hasten(slot, &mut session.timer, due);
+    }
+
+    fn subscribe(&mut self, slot: SessionSlot, config: &LegConfig, now: Time) {
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        let Some(track) = self.tracks.get_mut(config.track) else { return };
+        session.legs.push(LegRef::new(config.track, config.id, config.ssrc, track.config.kind));
+        track.add_leg(slot, config);
+        session.report_due = now;
+        self.timers.hasten(slot, &mut session.timer, now);
+        self.request_key_frame_for(config.track, config.id, now);
+    }
+
+    fn remove_session(&mut self, slot: SessionSlot) {
+        let Some(session) = self.sessions.remove(slot) else { return };
+        for remote in &session.remotes {
+            if self.by_remote.get(remote) == Some(&slot) {
+                self.by_remote.remove(remote);
+            }
+        }
+        for leg in &session.legs {
+            if let Some(track) = self.tracks.get_mut(leg.track) {
+                track.remove_leg(leg.id);
+            }
+        }
+    }
+
+    /// Takes packets, clocks and requests of other shards.
+    pub(super) fn take_records(&mut self, now: Time) -> usize {
+        let mut count = 0;
+        for at in 0..self.neighbours.len() {
+            let Some(mut neighbour) = self.neighbours.get_mut(at).and_then(Option::take) else { continue };
+            while let Some(record) = neighbour.from.next() {
+                count += 1;
+                if let Some(record) = Record::read(record) {
+                    self.record(&record, now);
+                }
+            }
+            neighbour.from.release();
+            if let Some(place) = self.neighbours.get_mut(at) {
+                *place = Some(neighbour);
+            }
+        }
+        count
+    }
+
+    fn record(&mut self, record: &Record<'_>, now: Time) {
+        match record.body {
+            Body::Media(packet, bytes) => {
+                if let Err(reason) = self.media_record(record.track, record.encoding, packet, bytes) {
+                    self.drop(reason);
+                }
+            }
+            Body::SenderClock(clock) => self.set_clock(record.track, record.encoding, clock),
+            Body::KeyFrameRequest => self.key_frame_wanted(record.track, record.encoding, now),
+        }
+    }
+
+    /// A packet from the publisher's shard enters our own ring.
+    fn media_record(
+        &mut self,
+        key: TrackKey,
+        encoding: u8,
+        packet: Packet,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
+        let track = self.tracks.get_mut(key).ok_or(DropReason::TrackGone)?;
+        let ring = track.encodings.get_mut(usize::from(encoding)).ok_or(DropReason::TrackGone)?;
+        ring.ring.insert(packet, &[bytes]).map_err(|_| DropReason::TooOld)?;
+        if track.mark_fresh(encoding, packet.index) {
+            self.dirty.push(key);
+        }
+        Ok(())
+    }
+
+    /// Sends an event to control at the end of the turn.
+    pub(super) fn tell(&mut self, event: Event) {
+        if self.control.events.send(event).is_ok() {
+            self.control_due = true;
+        }
+    }
+
+    /// Once a second: what this shard has counted, by value.
+    pub(super) fn snapshot(&mut self, io: IoCounters, now: Time) {
+        if now < self.snapshot_due {
+            return;
+        }
+        self.snapshot_due = now.plus_ms(SNAPSHOT_INTERVAL_MS);
+        self.counters.sessions = self.sessions.iter().count() as u64;
+        self.counters.publications = self.sessions.iter().map(|s| s.publications.len() as u64).sum();
+        self.counters.legs = self.tracks.legs() as u64;
+        self.counters.datagrams_received = io.received_datagrams;
+        self.counters.bytes_received = io.received_bytes;
+        self.counters.datagrams_sent = io.sent_datagrams;
+        self.counters.bytes_sent = io.sent_bytes;
+        self.counters.sends = io.send_calls;
+        self.tell(Event::Snapshot(Box::new(self.counters)));
+    }
+
+    /// Makes what this turn wrote visible to others and wakes those that sleep: once per turn and thread.
+    pub(super) fn ring_bells(&mut self) {
+        for neighbour in self.neighbours.iter_mut().flatten() {
+            if neighbour.to.publish() {
+                neighbour.bell.ring();
+            }
+        }
+        if self.control.punt.publish() || std::mem::take(&mut self.control_due) {
+            self.control.bell.ring();
+        }
+    }
+}
