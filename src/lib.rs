@@ -3,5 +3,7 @@
 pub mod control;
 pub mod drop_reason;
 pub mod id;
+pub mod ring;
 pub mod rtp;
+pub mod sync;
 pub mod time;
