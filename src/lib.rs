@@ -6,4 +6,5 @@ pub mod id;
 pub mod ring;
 pub mod rtp;
 pub mod sync;
+pub mod table;
 pub mod time;

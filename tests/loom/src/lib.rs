@@ -16,6 +16,19 @@ pub mod id;
 pub mod ring;
 #[path = "../../../src/sync.rs"]
 pub mod sync;
+#[path = "../../../src/table.rs"]
+pub mod table;
 
 #[cfg(test)]
 mod ring_proofs;
+#[cfg(test)]
+mod table_proofs;
+
+/// Like `loom::model`, for three threads, whose interleavings are too many to try them all: those with
+/// at most `preemptions` switches away from a thread that could have gone on.
+#[cfg(test)]
+fn model_with_preemptions(preemptions: usize, story: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.check(story);
+}
