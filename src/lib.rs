@@ -3,5 +3,8 @@
 pub mod control;
 pub mod drop_reason;
 pub mod id;
+pub mod ring;
 pub mod rtp;
+pub mod sync;
+pub mod table;
 pub mod time;
