@@ -303,12 +303,6 @@ pub struct SimIo {
     counters: IoCounters,
 }
 
-impl SimIo {
-    pub fn local_addr(&self) -> SocketAddr {
-        self.endpoint.addr
-    }
-}
-
 impl Io for SimIo {
     fn recv<F: FnMut(Datagram<'_>)>(&mut self, mut each: F) -> usize {
         self.endpoint.take(RECEIVE_BATCH, &mut self.received);

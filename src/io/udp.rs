@@ -2,7 +2,7 @@
 //!
 //! `quinn-udp` gives one `recvmmsg` with GRO per batch, one `sendmsg` with GSO per run, and the address a
 //! datagram reached. It loses nothing to `sendmmsg`, because the kernel's cost is per datagram and not
-//! per system call: only runs (see [`super::batch`]) make it cheaper.
+//! per system call: only runs (see `batch.rs`) make it cheaper.
 //!
 //! It also forbids fragmentation (`IP_PMTUDISC_PROBE`): a datagram above the interface MTU is refused and
 //! counted, one above the path MTU is lost.
@@ -265,5 +265,60 @@ impl Message<'_> {
             counters.gro_segments += 1;
             each(Datagram { path, bytes });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    /// Makes the kernel refuse every GSO send with `EINVAL`, as a device that cannot segment does: it takes
+    /// checksums, and these are switched off (`udp_send_skb`).
+    #[expect(unsafe_code, reason = "neither socket2 nor rustix can set SO_NO_CHECK")]
+    fn break_gso(io: &UdpIo) {
+        let on: libc::c_int = 1;
+        let fd = io.wire.endpoint.socket().as_raw_fd();
+        // SAFETY: `on` outlives the call, and its address and size describe the one c_int that is read.
+        let done = unsafe {
+            libc::setsockopt(
+                fd,
+                libc::SOL_SOCKET,
+                libc::SO_NO_CHECK,
+                (&raw const on).cast(),
+                size_of_val(&on) as _,
+            )
+        };
+        assert_eq!(done, 0);
+    }
+
+    fn commit_three(io: &mut UdpIo, remote: SocketAddr) {
+        for n in 1..=3 {
+            io.reserve(&Path { remote, local: None }, 100).unwrap().fill(n);
+            io.commit(100);
+        }
+        io.flush();
+    }
+
+    #[test]
+    fn where_gso_does_not_work_everything_still_leaves_once_and_in_order() {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let remote = peer.local_addr().unwrap();
+        let bell = Bell::new().unwrap();
+        let mut io = UdpIo::bind(([127, 0, 0, 1], 0).into(), bell, UdpOptions::default()).unwrap();
+        break_gso(&io);
+        commit_three(&mut io, remote);
+        commit_three(&mut io, remote);
+        for n in [1, 2, 3, 1, 2, 3] {
+            let mut buffer = [0; 200];
+            assert_eq!(peer.recv(&mut buffer).unwrap(), 100);
+            assert_eq!(buffer[..100], [n; 100]);
+        }
+        let counters = io.counters();
+        assert_eq!((counters.sent_datagrams, counters.send_calls, counters.gso_segments), (6, 6, 0));
+        assert_eq!(counters.send_failures.refused(), 0);
     }
 }
