@@ -4,6 +4,7 @@ pub mod control;
 pub mod drop_reason;
 pub mod id;
 pub mod ring;
+pub mod io;
 pub mod rtp;
 pub mod sync;
 pub mod table;

@@ -1,0 +1,324 @@
+//! The portable backend: a kernel UDP socket through `quinn-udp`.
+//!
+//! `quinn-udp` gives one `recvmmsg` with GRO per batch, one `sendmsg` with GSO per run, and the address a
+//! datagram reached. It loses nothing to `sendmmsg`, because the kernel's cost is per datagram and not
+//! per system call: only runs (see `batch.rs`) make it cheaper.
+//!
+//! It also forbids fragmentation (`IP_PMTUDISC_PROBE`): a datagram above the interface MTU is refused and
+//! counted, one above the path MTU is lost.
+//!
+//! GSO is given up only on evidence. `EIO` and `EINVAL` can mean that a device cannot segment, but also that
+//! one path is bad (port 0, a source address that is no longer ours), and a stranger can cause the latter. So
+//! the run is sent again one by one, and only if its first datagram then leaves was GSO to blame.
+//!
+//! Deliberately absent: retries. What the socket has no room for is dropped and counted: late media is worth
+//! less than the next packet, and everything else that passes here repeats itself.
+
+use std::array;
+use std::io::{Error, ErrorKind, IoSliceMut};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracing::{debug, info, trace};
+
+use super::batch::{Batch, Run, SEGMENTS_MAX};
+use super::socket::{BindError, UdpEndpoint};
+use super::{Bell, Datagram, Io, IoCounters, Path};
+
+/// How a [`UdpIo`] is set up; the default suits production.
+#[derive(Debug, Clone, Copy)]
+pub struct UdpOptions {
+    /// Datagrams per send to one destination, 1..=64; 1 switches GSO off.
+    pub gso_segments_max: usize,
+    /// `SO_RCVBUF`. Default 4 MiB: the kernel grants twice that and charges about 2.3 KB for a 1,200-byte
+    /// packet, so some 3,600 packets, or 36 ms at 100,000 packets/s, survive while a turn is busy.
+    pub receive_buffer_bytes: usize,
+    /// `SO_SNDBUF`. Default 4 MiB, by the same sum: what one flush may queue ahead of the NIC.
+    pub send_buffer_bytes: usize,
+}
+
+impl Default for UdpOptions {
+    fn default() -> Self {
+        Self { gso_segments_max: SEGMENTS_MAX, receive_buffer_bytes: 4 << 20, send_buffer_bytes: 4 << 20 }
+    }
+}
+
+/// The [`Io`] of one shard on one UDP port.
+#[derive(Debug)]
+pub struct UdpIo {
+    wire: Wire,
+    bell: Bell,
+    receive: ReceiveMemory,
+    batch: Batch,
+    counters: IoCounters,
+    /// Kernel calls to send that failed; says which failures are worth a line in the log.
+    failed_sends: u64,
+}
+
+/// The socket and what `quinn-udp` knows about it.
+#[derive(Debug)]
+struct Wire {
+    endpoint: UdpEndpoint,
+    state: UdpSocketState,
+}
+
+impl UdpIo {
+    /// Opens `addr`; an unspecified address means all of the host's, IPv4 and IPv6. `bell` ends [`Io::wait`].
+    pub fn bind(addr: SocketAddr, bell: Bell, options: UdpOptions) -> Result<Self, BindError> {
+        let endpoint = UdpEndpoint::bind(addr)?;
+        endpoint.set_buffers(options.receive_buffer_bytes, options.send_buffer_bytes);
+        let state =
+            UdpSocketState::new(endpoint.socket().into()).map_err(|source| BindError { addr, source })?;
+        let segments_max = options.gso_segments_max.min(state.max_gso_segments());
+        Ok(Self {
+            wire: Wire { endpoint, state },
+            bell,
+            receive: ReceiveMemory::new(),
+            batch: Batch::new(segments_max),
+            counters: IoCounters::default(),
+            failed_sends: 0,
+        })
+    }
+
+    /// The bound address; unspecified if it was asked for, with the port that the kernel chose for port 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.wire.endpoint.local_addr()
+    }
+}
+
+impl Io for UdpIo {
+    fn recv<F: FnMut(Datagram<'_>)>(&mut self, mut each: F) -> usize {
+        let before = self.counters.received_datagrams;
+        match self.receive.fill_from(&self.wire) {
+            Ok(messages) => {
+                self.counters.receive_calls += 1;
+                self.receive
+                    .messages(messages)
+                    .for_each(|message| message.lend(&mut self.counters, &mut each));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => {
+                self.counters.receive_failures += 1;
+                if self.counters.receive_failures.is_power_of_two() {
+                    debug!(%error, times = self.counters.receive_failures, "receiving failed");
+                }
+            }
+        }
+        (self.counters.received_datagrams - before) as usize
+    }
+
+    fn reserve(&mut self, path: &Path, len: usize) -> Option<&mut [u8]> {
+        if !self.batch.has_room(len) {
+            self.flush();
+        }
+        self.batch.reserve(path, len)
+    }
+
+    fn commit(&mut self, len: usize) {
+        self.batch.commit(len);
+    }
+
+    fn flush(&mut self) {
+        let mut gso_is_broken = false;
+        for run in self.batch.runs() {
+            match self.wire.send(&run.path, run.bytes, run.segment_size) {
+                Ok(()) => self.counters.count_sent(run.segments() as u64, run.bytes.len()),
+                Err(error) if run.segments() > 1 && may_be_about_gso(&error) => {
+                    let first_left =
+                        self.wire.send_one_by_one(&run, &mut self.counters, &mut self.failed_sends);
+                    if first_left && !gso_is_broken {
+                        info!(%error, "segmentation offload does not work here; going on without");
+                        gso_is_broken = true;
+                    }
+                }
+                Err(error) => {
+                    self.counters.send_failures.count(&error, run.segments() as u64);
+                    say_rarely(&mut self.failed_sends, &run.path, &error);
+                }
+            }
+        }
+        self.batch.clear();
+        if gso_is_broken {
+            self.batch.set_segments_max(1);
+        }
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        // A timeout too long for the kernel's type is forever.
+        let timeout = Timespec::try_from(timeout).ok();
+        let mut fds =
+            [PollFd::new(&self.wire.endpoint, PollFlags::IN), PollFd::new(&self.bell, PollFlags::IN)];
+        // Fails only by a signal (then it is an early return, which the contract allows) or for lack of memory.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+
+    fn counters(&self) -> IoCounters {
+        self.counters
+    }
+}
+
+impl Wire {
+    fn send(&self, path: &Path, bytes: &[u8], segment_size: usize) -> Result<(), Error> {
+        let transmit = Transmit {
+            destination: self.endpoint.in_our_family(path.remote),
+            ecn: None,
+            contents: bytes,
+            segment_size: Some(segment_size),
+            src_ip: path.local,
+        };
+        self.state.try_send(self.endpoint.socket().into(), &transmit)
+    }
+
+    /// Sends the datagrams of a run without GSO and returns whether the first one left.
+    fn send_one_by_one(&self, run: &Run<'_>, counters: &mut IoCounters, failed_sends: &mut u64) -> bool {
+        let mut first_left = None;
+        for datagram in run.datagrams() {
+            let sent = self.send(&run.path, datagram, datagram.len());
+            first_left.get_or_insert(sent.is_ok());
+            match sent {
+                Ok(()) => counters.count_sent(1, datagram.len()),
+                Err(error) => {
+                    counters.send_failures.count(&error, 1);
+                    say_rarely(failed_sends, &run.path, &error);
+                }
+            }
+        }
+        first_left == Some(true)
+    }
+}
+
+/// What the kernel answers where a device or a path cannot segment (`udp_send_skb`).
+fn may_be_about_gso(error: &Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
+}
+
+/// Logs the 1st, 2nd, 4th, 8th … failure: a flood of them is a few lines, and no clock is needed.
+fn say_rarely(failed_sends: &mut u64, path: &Path, error: &Error) {
+    *failed_sends += 1;
+    if failed_sends.is_power_of_two() {
+        debug!(remote = %path.remote, %error, times = *failed_sends, "sending failed");
+    } else {
+        trace!(remote = %path.remote, %error, "sending failed");
+    }
+}
+
+/// Buffers for one `recvmmsg`. 32 of them are 2.1 MB of address space; pages that no packet reaches stay
+/// unallocated.
+#[derive(Debug)]
+struct ReceiveMemory {
+    bytes: Box<[u8]>,
+    metas: [RecvMeta; BATCH_SIZE],
+}
+
+/// The largest GRO run is one maximal IP packet, 65,535 bytes; a smaller buffer would cut it silently.
+const RECEIVE_BUFFER_BYTES: usize = 65_536;
+
+/// From buffer to buffer: 20 cache lines more than a power of two, or the first lines of all 32 buffers, the
+/// only ones that short packets use, would compete for the same few cache sets.
+const RECEIVE_STRIDE_BYTES: usize = RECEIVE_BUFFER_BYTES + 20 * 64;
+
+/// What one buffer holds: a datagram, or a GRO run of equal ones (the last may be shorter).
+struct Message<'a> {
+    path: Path,
+    stride: usize,
+    bytes: &'a [u8],
+}
+
+impl ReceiveMemory {
+    fn new() -> Self {
+        let bytes = vec![0; BATCH_SIZE * RECEIVE_STRIDE_BYTES].into_boxed_slice();
+        Self { bytes, metas: [RecvMeta::default(); BATCH_SIZE] }
+    }
+
+    /// One `recvmmsg`; returns how many buffers it filled, at least one.
+    fn fill_from(&mut self, wire: &Wire) -> Result<usize, Error> {
+        let mut buffers = self.bytes.chunks_exact_mut(RECEIVE_STRIDE_BYTES);
+        let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] = array::from_fn(|_| {
+            let buffer = buffers.next().expect("the memory is BATCH_SIZE strides long");
+            IoSliceMut::new(&mut buffer[..RECEIVE_BUFFER_BYTES])
+        });
+        wire.state.recv(wire.endpoint.socket().into(), &mut buffers, &mut self.metas)
+    }
+
+    fn messages(&self, count: usize) -> impl Iterator<Item = Message<'_>> {
+        let buffers = self.bytes.chunks_exact(RECEIVE_STRIDE_BYTES);
+        self.metas.iter().zip(buffers).take(count).map(|(meta, buffer)| Message {
+            path: Path::canonical(meta.addr, meta.dst_ip),
+            stride: meta.stride,
+            bytes: buffer.get(..meta.len).unwrap_or(&[]),
+        })
+    }
+}
+
+impl Message<'_> {
+    fn lend(self, counters: &mut IoCounters, each: &mut impl FnMut(Datagram<'_>)) {
+        let Self { path, stride, bytes } = self;
+        counters.received_bytes += bytes.len() as u64;
+        if stride >= bytes.len() || stride == 0 {
+            counters.received_datagrams += 1;
+            return each(Datagram { path, bytes });
+        }
+        for bytes in bytes.chunks(stride) {
+            counters.received_datagrams += 1;
+            counters.gro_segments += 1;
+            each(Datagram { path, bytes });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    /// Makes the kernel refuse every GSO send with `EINVAL`, as a device that cannot segment does: it takes
+    /// checksums, and these are switched off (`udp_send_skb`).
+    #[expect(unsafe_code, reason = "neither socket2 nor rustix can set SO_NO_CHECK")]
+    fn break_gso(io: &UdpIo) {
+        let on: libc::c_int = 1;
+        let fd = io.wire.endpoint.socket().as_raw_fd();
+        // SAFETY: `on` outlives the call, and its address and size describe the one c_int that is read.
+        let done = unsafe {
+            libc::setsockopt(
+                fd,
+                libc::SOL_SOCKET,
+                libc::SO_NO_CHECK,
+                (&raw const on).cast(),
+                size_of_val(&on) as _,
+            )
+        };
+        assert_eq!(done, 0);
+    }
+
+    fn commit_three(io: &mut UdpIo, remote: SocketAddr) {
+        for n in 1..=3 {
+            io.reserve(&Path { remote, local: None }, 100).unwrap().fill(n);
+            io.commit(100);
+        }
+        io.flush();
+    }
+
+    #[test]
+    fn where_gso_does_not_work_everything_still_leaves_once_and_in_order() {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let remote = peer.local_addr().unwrap();
+        let bell = Bell::new().unwrap();
+        let mut io = UdpIo::bind(([127, 0, 0, 1], 0).into(), bell, UdpOptions::default()).unwrap();
+        break_gso(&io);
+        commit_three(&mut io, remote);
+        commit_three(&mut io, remote);
+        for n in [1, 2, 3, 1, 2, 3] {
+            let mut buffer = [0; 200];
+            assert_eq!(peer.recv(&mut buffer).unwrap(), 100);
+            assert_eq!(buffer[..100], [n; 100]);
+        }
+        let counters = io.counters();
+        assert_eq!((counters.sent_datagrams, counters.send_calls, counters.gso_segments), (6, 6, 0));
+        assert_eq!(counters.send_failures.refused(), 0);
+    }
+}
