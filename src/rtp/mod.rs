@@ -1,3 +1,4 @@
 //! RFC 3550 and friends: bytes in, views and bytes out. Pure, and nothing here allocates per packet.
 
 pub mod extension;
+pub mod srtp;
