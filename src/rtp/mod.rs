@@ -1,3 +1,7 @@
 //! RFC 3550 and friends: bytes in, views and bytes out. Pure, and nothing here allocates per packet.
 
+pub mod demux;
 pub mod extension;
+pub mod header;
+
+pub mod template;
