@@ -4,4 +4,5 @@ pub mod demux;
 pub mod extension;
 pub mod header;
 
+pub mod rtcp;
 pub mod template;
