@@ -2,6 +2,9 @@
 //!
 //! Ids are negotiated per session, so an id means nothing without its [`ExtensionMap`]. A forwarder that
 //! copied ids from publisher to subscriber would play nothing and report nothing: they are translated.
+//! Here too are the values that a forwarder reads or writes itself; all others pass as bytes.
+
+use crate::time::Time;
 
 macro_rules! extensions {
     ($($(#[doc = $doc:expr])+ $name:ident = $uri:literal, $forwarded:literal;)+) => {
@@ -96,5 +99,49 @@ impl ExtensionMap {
 
     pub fn iter(&self) -> impl Iterator<Item = (Extension, u8)> + '_ {
         Extension::ALL.iter().filter_map(|&extension| Some((extension, self.id(extension)?)))
+    }
+}
+
+/// The value of an abs-send-time element: `now` in 6.18 fixed-point seconds, wrapping every 64 s.
+pub fn abs_send_time(now: Time) -> [u8; 3] {
+    // Bits 14..38 of the 32.32 NTP timestamp are the low 6 bits of seconds and the high 18 of the fraction.
+    let [.., high, middle, low] = (now.ntp() >> 14).to_be_bytes();
+    [high, middle, low]
+}
+
+/// How loud the audio of a packet is (RFC 6464 §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AudioLevel {
+    /// The sender's detector believes the packet holds voice.
+    pub voice: bool,
+    /// The level in -dBov, 0 (loudest) to 127 (silence).
+    pub level_dbov: u8,
+}
+
+impl AudioLevel {
+    /// Reads the element's value; `None` if it is empty.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let &byte = value.first()?;
+        Some(Self { voice: byte & 0x80 != 0, level_dbov: byte & 0x7f })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn abs_send_time_counts_quarter_seconds_and_wraps_after_64() {
+        // 2,208,988,800 s from 1900 to 1970 are a multiple of 64.
+        assert_eq!(abs_send_time(Time(250_000)), [0x01, 0x00, 0x00]);
+        assert_eq!(abs_send_time(Time(63_000_000)), [0xfc, 0x00, 0x00]);
+        assert_eq!(abs_send_time(Time(64_000_000)), [0x00, 0x00, 0x00]);
+    }
+
+    #[test]
+    fn audio_level_is_a_voice_bit_and_seven_bits_below_overload() {
+        assert_eq!(AudioLevel::parse(&[0x80 | 30]), Some(AudioLevel { voice: true, level_dbov: 30 }));
+        assert_eq!(AudioLevel::parse(&[127, 0]), Some(AudioLevel { voice: false, level_dbov: 127 }));
+        assert_eq!(AudioLevel::parse(&[]), None);
     }
 }

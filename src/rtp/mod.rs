@@ -1,4 +1,9 @@
 //! RFC 3550 and friends: bytes in, views and bytes out. Pure, and nothing here allocates per packet.
 
+pub mod demux;
 pub mod extension;
 pub mod srtp;
+pub mod header;
+
+pub mod rtcp;
+pub mod template;
