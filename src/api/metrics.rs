@@ -78,9 +78,9 @@ impl HttpMetrics {
     }
 }
 
-/// `GET /metrics`. Control's gauges are left out when it has stopped.
+/// `GET /metrics`. Control's gauges are left out when it does not answer.
 pub(super) async fn page(State(api): State<ApiState>) -> Response {
-    let scrape = Scrape { shards: api.snapshots.all(), census: api.control.census().await };
+    let scrape = Scrape { shards: api.snapshots.all(), census: api.census().await };
     let mut registry = Registry::with_prefix("fanline");
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("build", "The version of the server", version);

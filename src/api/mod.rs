@@ -31,7 +31,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tower_http::cors::{Any, CorsLayer};
 
-use crate::control::request::{AppId, ControlHandle, ErrorCode};
+use crate::control::request::{AppId, Census, ControlHandle, ErrorCode};
 use crate::id::SessionId;
 use crate::stats::Snapshots;
 use error::Refusal;
@@ -113,6 +113,12 @@ impl ApiState {
         Self { control, apps, snapshots, stopping, limits, rate, http: HttpMetrics::default() }
     }
 
+    /// `None` when control has stopped, or is so far behind that whoever watches us should know.
+    async fn census(&self) -> Option<Census> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        tokio::time::timeout(PATIENCE, self.control.census()).await.ok().flatten()
+    }
+
     fn admit(&self, app: &AppId, session: SessionId, now: Instant) -> Result<(), Refusal> {
         if self.rate.lock().unwrap_or_else(PoisonError::into_inner).admit(app, session, now) {
             return Ok(());
@@ -124,13 +130,17 @@ impl ApiState {
     }
 }
 
-/// 200 while new sessions are welcome, 503 once the server is stopping or control is gone.
+/// 200 while new sessions are welcome; 503 once the server is stopping, or when control does not answer.
 async fn healthz(State(api): State<ApiState>) -> (StatusCode, Json<serde_json::Value>) {
     let stopping = *api.stopping.borrow();
-    if stopping || api.control.census().await.is_none() {
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" })));
-    }
-    (StatusCode::OK, Json(json!({ "status": "ok" })))
+    let (code, status) = if stopping {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping")
+    } else if api.census().await.is_none() {
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+    } else {
+        (StatusCode::OK, "ok")
+    };
+    (code, Json(json!({ "status": status })))
 }
 
 async fn no_such_path(uri: Uri) -> Refusal {

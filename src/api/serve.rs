@@ -2,7 +2,8 @@
 //!
 //! `axum::serve` gives hyper no timer, so hyper's own limit on slow request heads is off. The limit here
 //! is below HTTP: a connection to which nothing was written for [`SILENCE_MAX`] is closed. That ends slow
-//! heads, idle keep-alive and peers that do not read alike, and no request of ours takes as long.
+//! heads, idle keep-alive and peers that do not read alike, and no request of ours takes as long. (A
+//! WebSocket would have to ping more often than that.)
 //! Not limited here: the number of connections (the open-file limit of the process does that; a reverse
 //! proxy does it better). Bounded by hyper: heads of 400 KB or 100 headers; those answer without a body.
 
