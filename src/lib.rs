@@ -1,5 +1,6 @@
 //! Fanline: a selective forwarding unit.
 
+pub mod api;
 pub mod control;
 pub mod drop_reason;
 pub mod id;
@@ -8,4 +9,5 @@ pub mod io;
 pub mod rtp;
 pub mod sync;
 pub mod table;
+pub mod stats;
 pub mod time;
