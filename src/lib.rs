@@ -1,5 +1,6 @@
 //! Fanline: a selective forwarding unit.
 
+pub mod config;
 pub mod control;
 pub mod drop_reason;
 pub mod id;
