@@ -5,4 +5,5 @@ pub mod control;
 pub mod drop_reason;
 pub mod id;
 pub mod rtp;
+pub mod server;
 pub mod time;
