@@ -1,6 +1,7 @@
 //! Fanline: a selective forwarding unit.
 
 pub mod api;
+pub mod config;
 pub mod control;
 pub mod drop_reason;
 pub mod id;
@@ -10,4 +11,5 @@ pub mod rtp;
 pub mod sync;
 pub mod table;
 pub mod stats;
+pub mod server;
 pub mod time;
