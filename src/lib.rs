@@ -1,6 +1,7 @@
 //! Fanline: a selective forwarding unit.
 
 pub mod control;
+pub mod demo;
 pub mod drop_reason;
 pub mod id;
 pub mod rtp;
