@@ -3,6 +3,7 @@
 pub mod api;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod drop_reason;
 pub mod id;
 pub mod ring;
