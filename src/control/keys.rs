@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile};
-use str0m::crypto::{CryptoError, DtlsVersion};
+use str0m::config::DtlsVersion;
+use str0m::crypto::CryptoError;
 
 use crate::rtp::srtp::{DtlsRole, KeyingMaterial, Opener, Profile, Sealer};
 

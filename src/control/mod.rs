@@ -1,3 +1,332 @@
-//! The control plane.
+//! The control plane: one thread that serves the API's verbs, owns every session's state machine, and runs
+//! ICE, DTLS and SCTP for all of them.
+//!
+//! Everything here is single-threaded: state sits behind one `RefCell` that is never borrowed across an
+//! await. A verb is an async function that may wait for a shard's acknowledgement, for a publisher's first
+//! packet or for a transport to connect, while others go on.
+//!
+//! Reading order: `request` is the door, `verbs` what is done for each, `session` and `tracks` what is
+//! known, `shards` the way to the data plane, `transport` and `keys` what hides str0m.
 
+mod keys;
+mod media;
 pub mod request;
+mod session;
+pub mod shards;
+mod tracks;
+pub mod transport;
+mod verbs;
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+use crate::control::request::{Census, Request};
+use crate::control::session::{LegState, Session, place_of};
+use crate::control::shards::{ShardLink, Shards};
+use crate::control::tracks::Tracks;
+use crate::control::transport::{Identity, Outcome};
+use crate::id::{LegId, SessionId, ShardId};
+use crate::io::Path;
+use crate::io::bell::Bell;
+use crate::shard::command::{Command, Event};
+use crate::shard::punt;
+use crate::stats::Snapshots;
+use crate::table;
+use crate::time::Clock;
+
+/// How often sessions are looked over for what has expired.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Datagrams and events of one shard that are handled before other work gets a turn.
+const NEWS_PER_PUMP_MAX: usize = 256;
+
+/// What control is told at start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Addresses that clients are told to send to, the preferred first.
+    pub advertise: Vec<IpAddr>,
+    pub never_connected_timeout: Duration,
+    pub connectivity_timeout: Duration,
+    /// How long a verb waits for its session's transport.
+    pub connect_wait: Duration,
+    /// How long a pull waits for its track's first packet.
+    pub pull_wait: Duration,
+    /// How long an offer of ours may stay unanswered.
+    pub offer_timeout: Duration,
+    pub sessions_max: usize,
+    pub tracks_max: u32,
+}
+
+pub struct Control {
+    settings: Settings,
+    identity: Identity,
+    snapshots: Arc<Snapshots>,
+    state: RefCell<State>,
+}
+
+/// Everything that changes.
+struct State {
+    rng: StdRng,
+    shards: Shards,
+    sessions: HashMap<SessionId, Session>,
+    /// Which session an address was verified for, per shard.
+    remotes: HashMap<(ShardId, SocketAddr), SessionId>,
+    tracks: Tracks,
+    table: table::Writer,
+    next_leg: u32,
+    /// When each transport wants to be called. Entries that its session has moved on from are stale.
+    deadlines: BinaryHeap<Reverse<(Instant, SessionId)>>,
+    /// Sessions whose end has begun.
+    ended: Vec<(SessionId, &'static str)>,
+}
+
+impl Control {
+    pub fn new(
+        settings: Settings,
+        identity: Identity,
+        links: Vec<ShardLink>,
+        table: table::Writer,
+        snapshots: Arc<Snapshots>,
+        rng: StdRng,
+    ) -> Rc<Self> {
+        let state = State {
+            rng,
+            shards: Shards::new(links),
+            sessions: HashMap::new(),
+            remotes: HashMap::new(),
+            tracks: Tracks::default(),
+            table,
+            next_leg: 0,
+            deadlines: BinaryHeap::new(),
+            ended: Vec::new(),
+        };
+        Rc::new(Self { settings, identity, snapshots, state: RefCell::new(state) })
+    }
+
+    /// Serves until `stop` resolves or every sender of requests is gone, then stops the shards. Must run
+    /// inside a `LocalSet`.
+    pub async fn run(
+        self: Rc<Self>,
+        mut requests: mpsc::Receiver<Request>,
+        bell: Bell,
+        stop: impl Future<Output = ()>,
+    ) -> std::io::Result<()> {
+        let bell = AsyncFd::new(bell)?;
+        let mut stop = std::pin::pin!(stop);
+        let mut sweep_at = Clock::runtime_instant();
+        loop {
+            let more = self.pump();
+            if Clock::runtime_instant() >= sweep_at {
+                self.sweep();
+                sweep_at = Clock::runtime_instant() + SWEEP_INTERVAL;
+            }
+            self.bury();
+            if more {
+                tokio::task::yield_now().await;
+            }
+            bell.get_ref().arm();
+            let has_news = self.state.borrow().shards.has_news();
+            let next = self.next_deadline().min(sweep_at);
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                request = requests.recv() => match request {
+                    Some(request) => drop(tokio::task::spawn_local(self.clone().serve(request))),
+                    None => break,
+                },
+                () = std::future::ready(()), if has_news => {}
+                readable = bell.readable() => readable?.clear_ready(),
+                () = sleep_until(next.into()) => {}
+            }
+            bell.get_ref().disarm();
+        }
+        self.stop_shards();
+        Ok(())
+    }
+
+    /// Takes what shards have said and what transports are due. Returns whether there is more.
+    fn pump(self: &Rc<Self>) -> bool {
+        let now = Clock::runtime_instant();
+        let mut state = self.state.borrow_mut();
+        let shards: Vec<_> = state.shards.ids().collect();
+        for shard in shards {
+            self.take_datagrams(&mut state, shard, now);
+            self.take_events(&mut state, shard);
+        }
+        state.run_deadlines(now);
+        state.shards.publish_replies();
+        state.shards.has_news()
+    }
+
+    fn take_datagrams(&self, state: &mut State, shard: ShardId, now: Instant) {
+        for _ in 0..NEWS_PER_PUMP_MAX {
+            let State { shards, sessions, remotes, .. } = &mut *state;
+            let link = shards.link(shard);
+            let Some(record) = link.punts.next() else { break };
+            let Some((path, datagram)) = punt::read(record) else { continue };
+            let named = transport::named_ufrag(datagram);
+            let id = match &named {
+                Some(ufrag) => place_of(ufrag).and_then(|(_, slot)| link.seating.session_at(slot)),
+                None => remotes.get(&(shard, path.remote)).copied(),
+            };
+            let Some(session) = id.and_then(|id| sessions.get_mut(&id)) else { continue };
+            if named.is_some_and(|ufrag| ufrag != session.credentials.ufrag) {
+                continue;
+            }
+            let mut send = |path: &Path, bytes: &[u8]| shards::reply(&mut link.replies, path, bytes);
+            let outcome = session.transport.handle_datagram(&path, datagram, now, &mut send);
+            let id = session.id;
+            state.apply(id, outcome, now);
+        }
+        state.shards.link(shard).punts.release();
+    }
+
+    fn take_events(self: &Rc<Self>, state: &mut State, shard: ShardId) {
+        for _ in 0..NEWS_PER_PUMP_MAX {
+            let Ok(event) = state.shards.link(shard).events.try_recv() else { break };
+            match event {
+                Event::Done(ack) => state.shards.done(ack),
+                Event::TrackActive(track) => state.tracks.set_active(track, true),
+                Event::TrackSilent(track) => {
+                    tracing::debug!(?track, "no packets; closing the track");
+                    tokio::task::spawn_local(self.clone().close_track(track));
+                }
+                Event::Snapshot(snapshot) => self.snapshots.store(*snapshot),
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let far = Clock::runtime_instant() + SWEEP_INTERVAL;
+        self.state.borrow().deadlines.peek().map_or(far, |Reverse((at, _))| *at)
+    }
+
+    /// Ends what has expired and rolls back offers that nobody answers.
+    fn sweep(&self) {
+        let now = Clock::runtime_instant();
+        let settings = &self.settings;
+        let mut state = self.state.borrow_mut();
+        let State { sessions, ended, .. } = &mut *state;
+        for session in sessions.values_mut() {
+            let expiry =
+                session.expiry(now, settings.never_connected_timeout, settings.connectivity_timeout);
+            if let Some(why) = expiry {
+                ended.push((session.id, why));
+            }
+            if session.offered_at.is_some_and(|at| now >= at + settings.offer_timeout) {
+                session.offered_at = None;
+                session.negotiation.abandon_offer();
+                session.pulled.retain(|pulled| pulled.leg != LegState::Offered);
+            }
+        }
+    }
+
+    /// Begins the end of sessions that are over.
+    fn bury(self: &Rc<Self>) {
+        let ended = std::mem::take(&mut self.state.borrow_mut().ended);
+        for (id, why) in ended {
+            tokio::task::spawn_local(self.clone().end_session(id, why));
+        }
+    }
+
+    fn stop_shards(&self) {
+        let mut state = self.state.borrow_mut();
+        for shard in state.shards.ids() {
+            state.shards.tell(shard, Command::Stop);
+        }
+    }
+
+    fn census(&self) -> Census {
+        let state = self.state.borrow();
+        let flowing = |session: &Session| {
+            session.pulled.iter().filter(|pulled| matches!(pulled.leg, LegState::Flowing(_))).count() as u64
+        };
+        Census {
+            sessions: state.sessions.len() as u64,
+            sessions_connected: state.sessions.values().filter(|s| s.connected).count() as u64,
+            tracks: state.tracks.len() as u64,
+            subscriptions: state.sessions.values().map(flowing).sum(),
+        }
+    }
+}
+
+impl State {
+    /// Calls the transports that are due.
+    fn run_deadlines(&mut self, now: Instant) {
+        while let Some(&Reverse((at, id))) = self.deadlines.peek() {
+            if at > now {
+                break;
+            }
+            self.deadlines.pop();
+            let Self { shards, sessions, .. } = self;
+            let Some(session) = sessions.get_mut(&id) else { continue };
+            if session.deadline != Some(at) {
+                continue;
+            }
+            session.deadline = None;
+            let link = shards.link(session.shard);
+            let mut send = |path: &Path, bytes: &[u8]| shards::reply(&mut link.replies, path, bytes);
+            let outcome = session.transport.handle_timeout(now, &mut send);
+            self.apply(id, outcome, now);
+        }
+    }
+
+    /// Lets a transport speak after it was told something new.
+    fn poke(&mut self, id: SessionId, now: Instant) {
+        let Self { shards, sessions, .. } = self;
+        let Some(session) = sessions.get_mut(&id) else { return };
+        let link = shards.link(session.shard);
+        let mut send = |path: &Path, bytes: &[u8]| shards::reply(&mut link.replies, path, bytes);
+        let outcome = session.transport.handle_timeout(now, &mut send);
+        self.apply(id, outcome, now);
+        self.shards.publish_replies();
+    }
+
+    /// Carries out what a transport has come to.
+    fn apply(&mut self, id: SessionId, outcome: Outcome, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let (shard, slot) = (session.shard, session.slot);
+        if let Some((path, nominated)) = outcome.verified
+            && session.verify(path, nominated, now)
+        {
+            self.remotes.insert((shard, path.remote), id);
+            self.shards.tell(shard, Command::AddPath { slot, path, nominated });
+        }
+        if let Some(contexts) = outcome.keys {
+            self.shards.tell(shard, Command::SetKeys { slot, contexts });
+        }
+        if outcome.connected {
+            session.connected = true;
+            session.changed.notify_waiters();
+            tracing::debug!(session = %id, "connected");
+        }
+        if outcome.media_sent > 0 {
+            tracing::error!(session = %id, "the transport sent SRTP or SRTCP by itself; dropped");
+        }
+        if outcome.closed {
+            self.ended.push((id, "closed by the peer"));
+        }
+        let due = session.transport.next_timeout();
+        if session.deadline.is_none_or(|known| due < known) {
+            session.deadline = Some(due);
+            self.deadlines.push(Reverse((due, id)));
+        }
+    }
+
+    fn next_leg(&mut self) -> LegId {
+        let leg = LegId(self.next_leg);
+        self.next_leg = self.next_leg.wrapping_add(1);
+        leg
+    }
+}

@@ -1,0 +1,238 @@
+//! One API session: its transport, its descriptions, what it publishes and what it pulls.
+//!
+//! A session is made without a client, negotiated by one, connected by ICE and DTLS, and ends 30 s after
+//! it should have been connected or was last seen. Verbs that change it wait for their turn, one by one.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rand::RngCore;
+use tokio::sync::{Mutex, Notify};
+
+use crate::control::request::{AppId, ErrorCode, RequestError};
+use crate::control::transport::{Credentials, Peer, Transport};
+use crate::id::{LegId, Mid, SessionId, SessionSlot, ShardId, TrackKey};
+use crate::io::Path;
+use crate::sdp::{DtlsRole, Hash, LineState, LocalTransport, Negotiation, Remote};
+
+/// Verified paths that control remembers having told the shard of.
+const PATHS_MAX: usize = 16;
+
+pub struct Session {
+    pub id: SessionId,
+    pub app: AppId,
+    pub shard: ShardId,
+    pub slot: SessionSlot,
+    pub transport: Transport,
+    pub credentials: Credentials,
+    pub negotiation: Negotiation,
+    pub connected: bool,
+    /// When its transport's live entry among the deadlines is due.
+    pub deadline: Option<Instant>,
+    /// When it was made, or its transport renewed: what a client that never comes is measured from.
+    pub began: Instant,
+    /// The last connectivity check that was verified.
+    pub last_check: Option<Instant>,
+    pub offered_at: Option<Instant>,
+    /// Verbs that change the session hold this, so that one offer/answer runs at a time.
+    pub turn: Rc<Mutex<()>>,
+    /// Told when the session connects or ends.
+    pub changed: Rc<Notify>,
+    pub published: Vec<Published>,
+    pub pulled: Vec<Pulled>,
+    /// Verified paths, and which one the peer nominated.
+    paths: Vec<Path>,
+    nominated: Option<Path>,
+}
+
+/// A track that the client publishes, or did: a closed one stays listed as inactive.
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub mid: Mid,
+    pub name: String,
+    /// `None` once closed.
+    pub track: Option<TrackKey>,
+}
+
+/// A track that the client pulls, or did.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    pub mid: Mid,
+    pub track: TrackKey,
+    pub session: SessionId,
+    pub name: String,
+    pub leg: LegState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LegState {
+    /// In an offer of ours that waits for its answer.
+    Offered,
+    Flowing(LegId),
+    Closed,
+}
+
+impl Session {
+    pub fn new(
+        id: SessionId,
+        app: AppId,
+        place: (ShardId, SessionSlot),
+        transport: Transport,
+        credentials: Credentials,
+        negotiation: Negotiation,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            app,
+            shard: place.0,
+            slot: place.1,
+            transport,
+            credentials,
+            negotiation,
+            connected: false,
+            deadline: None,
+            began: now,
+            last_check: None,
+            offered_at: None,
+            turn: Rc::default(),
+            changed: Rc::default(),
+            published: Vec::new(),
+            pulled: Vec::new(),
+            paths: Vec::new(),
+            nominated: None,
+        }
+    }
+
+    /// Whether a description has been exchanged, so that a transport is up or coming.
+    pub fn is_negotiated(&self) -> bool {
+        self.transport.peer().is_some()
+    }
+
+    /// Whether the client has stopped every m-line: it has thrown its transport away with them, and what it
+    /// negotiates next needs another one.
+    pub fn has_lost_its_transport(&self) -> bool {
+        let lines = self.negotiation.lines();
+        self.is_negotiated() && !lines.is_empty() && lines.iter().all(|l| l.state == LineState::Closed)
+    }
+
+    /// Why it is over, if it is.
+    pub fn expiry(&self, now: Instant, never_connected: Duration, connectivity: Duration) -> Option<&'static str> {
+        match self.last_check {
+            Some(last) if self.connected => (now >= last + connectivity).then_some("connectivity lost"),
+            _ => (now >= self.began + never_connected).then_some("never connected"),
+        }
+    }
+
+    pub fn published_as(&self, name: &str) -> Option<&Published> {
+        self.published.iter().find(|published| published.name == name && published.track.is_some())
+    }
+
+    pub fn published_on(&self, mid: Mid) -> Option<&Published> {
+        self.published.iter().find(|published| published.mid == mid && published.track.is_some())
+    }
+
+    pub fn pulled_on(&self, mid: Mid) -> Option<&Pulled> {
+        self.pulled.iter().find(|pulled| pulled.mid == mid && pulled.leg != LegState::Closed)
+    }
+
+    /// Notes a verified path. Returns whether the shard must be told.
+    pub fn verify(&mut self, path: Path, nominates: bool, now: Instant) -> bool {
+        self.last_check = Some(now);
+        let moved = nominates && self.nominated != Some(path);
+        if moved {
+            self.nominated = Some(path);
+        }
+        if self.paths.contains(&path) {
+            return moved;
+        }
+        if self.paths.len() == PATHS_MAX {
+            self.paths.remove(0);
+        }
+        self.paths.push(path);
+        true
+    }
+
+    pub fn paths(&self) -> &[Path] {
+        &self.paths
+    }
+
+    /// Learns the peer from its description and starts the transport, or renews its credentials.
+    pub fn meet(&mut self, remote: &Remote, has_data_channels: bool) -> Result<(), RequestError> {
+        let peer = peer(remote, self.negotiation.dtls_role())?;
+        if self.transport.peer() != Some(&peer) {
+            self.transport.set_peer(peer).map_err(|problem| {
+                let text = format!("DTLS could not start: {problem}");
+                RequestError::new(ErrorCode::InternalError, text)
+            })?;
+        }
+        if has_data_channels {
+            self.transport.start_sctp();
+        }
+        Ok(())
+    }
+}
+
+fn peer(remote: &Remote, role: Option<DtlsRole>) -> Result<Peer, RequestError> {
+    let unusable = |problem: &str| RequestError::new(ErrorCode::InvalidSessionDescription, problem);
+    let (ufrag, password) = remote.ice().ok_or_else(|| unusable("the description has no live m-line"))?;
+    let fingerprint = remote.fingerprints().iter().find(|f| f.hash == Hash::Sha256).ok_or_else(|| {
+        unusable("the description has no sha-256 fingerprint: add one, every DTLS library can make it")
+    })?;
+    Ok(Peer {
+        credentials: Credentials { ufrag: ufrag.to_owned(), password: password.to_owned() },
+        fingerprint: fingerprint.bytes.clone(),
+        we_are_client: role == Some(DtlsRole::Active),
+    })
+}
+
+/// ICE credentials whose ufrag tells the session's place, so that its first check finds it without a search.
+pub fn credentials(place: (ShardId, SessionSlot), rng: &mut impl RngCore) -> Credentials {
+    let mut password = [0; 16];
+    rng.fill_bytes(&mut password);
+    let (ShardId(shard), SessionSlot(slot)) = place;
+    Credentials {
+        ufrag: format!("{shard:04x}{slot:08x}{:08x}", rng.next_u32()),
+        password: password.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
+/// The place that a ufrag of ours tells.
+pub fn place_of(ufrag: &str) -> Option<(ShardId, SessionSlot)> {
+    let shard = u16::from_str_radix(ufrag.get(..4)?, 16).ok()?;
+    let slot = u32::from_str_radix(ufrag.get(4..12)?, 16).ok()?;
+    Some((ShardId(shard), SessionSlot(slot)))
+}
+
+/// Our side of the transport as descriptions tell it.
+pub fn local_transport(
+    credentials: &Credentials,
+    fingerprint: &str,
+    addresses: &[std::net::IpAddr],
+    port: u16,
+) -> LocalTransport {
+    LocalTransport {
+        ufrag: credentials.ufrag.clone(),
+        pwd: credentials.password.clone(),
+        fingerprint: fingerprint.to_owned(),
+        candidates: addresses.iter().map(|&ip| (ip, port).into()).collect(),
+        ice_lite: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn a_ufrag_tells_the_place_it_was_made_for() {
+        let place = (ShardId(3), SessionSlot(70_000));
+        let made = credentials(place, &mut rand::rngs::StdRng::seed_from_u64(1));
+        assert_eq!(place_of(&made.ufrag), Some(place));
+        assert_eq!(made.password.len(), 32);
+        for foreign in ["", "abcd", "zzzz00000000", "ééééééé"] {
+            assert_eq!(place_of(foreign), None, "{foreign:?}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Published tracks: what they are, who reads them where, and the index that names each in the table.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+
+use crate::id::{MediaKind, Mid, SessionId, ShardId, TrackKey};
+use crate::sdp::{Codec, Receive};
+use crate::shard::command::TrackConfig;
+use crate::table::{Entry, ShardSet};
+
+/// A published track.
+pub struct Track {
+    pub config: TrackConfig,
+    pub session: SessionId,
+    pub mid: Mid,
+    pub name: String,
+    /// What the publisher and we agreed on, under the publisher's numbers.
+    pub receive: Receive,
+    /// Whether packets flow.
+    pub active: bool,
+    /// Told when `active` changes or the track ends.
+    pub changed: Rc<Notify>,
+    /// Legs per shard. A shard stays here until it has dropped its copy of the track.
+    legs: HashMap<ShardId, u32>,
+}
+
+impl Track {
+    pub fn kind(&self) -> MediaKind {
+        self.config.kind
+    }
+
+    pub fn codecs(&self) -> &[Codec] {
+        &self.receive.codecs
+    }
+
+    /// Shards other than the publisher's that have subscribers: where packets must be copied to.
+    fn entry(&self) -> Entry {
+        let away = self.legs.iter().filter(|(shard, legs)| **legs > 0 && **shard != self.config.publisher);
+        let subscribers = away.fold(ShardSet::default(), |set, (&shard, _)| set.with(shard));
+        Entry { key: self.config.key, subscribers }
+    }
+
+    /// Every shard that holds the track.
+    pub fn shards(&self) -> Vec<ShardId> {
+        let mut shards: Vec<_> = self.legs.keys().copied().collect();
+        if !shards.contains(&self.config.publisher) {
+            shards.push(self.config.publisher);
+        }
+        shards
+    }
+}
+
+/// What adding or removing a leg asks of the shard and of the table.
+#[derive(Debug, PartialEq)]
+pub struct LegChange {
+    /// The shard must be told of the track before it gets the leg.
+    pub is_new_shard: bool,
+    /// The table entry that is true afterwards.
+    pub entry: Entry,
+    /// The shard has no leg any more, and is not the publisher's.
+    pub is_unused: bool,
+}
+
+/// All tracks, by the index that the table knows them by.
+#[derive(Default)]
+pub struct Tracks {
+    tracks: HashMap<TrackKey, Track>,
+    /// Indices whose last track is gone from every shard, with the generation to use next.
+    free: Vec<TrackKey>,
+    next_index: u32,
+}
+
+impl Tracks {
+    /// A name for a new track; `None` when the table is full.
+    pub fn allocate(&mut self, capacity: u32) -> Option<TrackKey> {
+        if let Some(key) = self.free.pop() {
+            return Some(key);
+        }
+        let key = TrackKey { index: self.next_index, generation: 0 };
+        (key.index < capacity).then(|| self.next_index += 1)?;
+        Some(key)
+    }
+
+    /// No shard knows `key` any more: its index may be used again.
+    pub fn release(&mut self, key: TrackKey) {
+        self.free.push(TrackKey { generation: key.generation.wrapping_add(1), ..key });
+    }
+
+    pub fn insert(&mut self, session: SessionId, mid: Mid, name: String, receive: Receive, config: TrackConfig) {
+        let track = Track {
+            session,
+            mid,
+            name,
+            receive,
+            active: false,
+            changed: Rc::new(Notify::new()),
+            legs: HashMap::new(),
+            config,
+        };
+        self.tracks.insert(track.config.key, track);
+    }
+
+    pub fn get(&self, key: TrackKey) -> Option<&Track> {
+        self.tracks.get(&key)
+    }
+
+    /// Takes the track out: nobody can subscribe to it from here on. Those who wait for it are told.
+    pub fn remove(&mut self, key: TrackKey) -> Option<Track> {
+        let track = self.tracks.remove(&key)?;
+        track.changed.notify_waiters();
+        Some(track)
+    }
+
+    pub fn set_active(&mut self, key: TrackKey, active: bool) {
+        if let Some(track) = self.tracks.get_mut(&key) {
+            track.active = active;
+            track.changed.notify_waiters();
+        }
+    }
+
+    pub fn add_leg(&mut self, key: TrackKey, shard: ShardId) -> Option<LegChange> {
+        let track = self.tracks.get_mut(&key)?;
+        let is_new_shard = shard != track.config.publisher && !track.legs.contains_key(&shard);
+        *track.legs.entry(shard).or_default() += 1;
+        Some(LegChange { is_new_shard, entry: track.entry(), is_unused: false })
+    }
+
+    pub fn remove_leg(&mut self, key: TrackKey, shard: ShardId) -> Option<LegChange> {
+        let track = self.tracks.get_mut(&key)?;
+        let legs = track.legs.get_mut(&shard)?;
+        *legs = legs.saturating_sub(1);
+        let is_unused = *legs == 0 && shard != track.config.publisher;
+        Some(LegChange { is_new_shard: false, entry: track.entry(), is_unused })
+    }
+
+    /// The shard is about to drop the track, unless a leg has come back meanwhile.
+    pub fn forget_shard(&mut self, key: TrackKey, shard: ShardId) -> bool {
+        let Some(track) = self.tracks.get_mut(&key) else { return false };
+        let unused = track.legs.get(&shard) == Some(&0);
+        if unused {
+            track.legs.remove(&shard);
+        }
+        unused
+    }
+
+    pub fn len(&self) -> usize {
+        self.tracks.len()
+    }
+}
