@@ -3,5 +3,5 @@
 pub mod demux;
 pub mod extension;
 pub mod header;
-
+pub mod rtcp;
 pub mod template;
