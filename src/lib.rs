@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod drop_reason;
+pub mod forward;
 pub mod id;
 pub mod rtp;
 pub mod time;
