@@ -5,6 +5,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod drop_reason;
+pub mod forward;
 pub mod id;
 pub mod ring;
 pub mod io;

@@ -167,22 +167,17 @@ impl<'a> Writer<'a> {
         }
         let body_len = FEEDBACK_SSRCS_LEN + FIXED_LEN + len.next_multiple_of(4);
         let format = transport_format::TRANSPORT_FEEDBACK;
-        self.packet(format.into(), packet_type::TRANSPORT_LAYER_FEEDBACK, body_len, |body| {
+        let written = self.packet(format.into(), packet_type::TRANSPORT_LAYER_FEEDBACK, body_len, |body| {
             body.u32(sender).u32(media).u16(base_sequence).u16(statuses as u16);
             body.u32((reference as u32) << 8 | u32::from(feedback_count));
             for chunk in chunks {
                 body.u16(chunk.encoded.0);
             }
             for (symbol, delta) in deltas.take(statuses) {
-                let [high, low] = delta.to_be_bytes();
-                match symbol {
-                    Symbol::NotReceived => {}
-                    Symbol::SmallDelta => _ = body.u8(low),
-                    Symbol::LargeDelta => _ = body.bytes(&[high, low]),
-                }
+                body.delta(symbol, delta);
             }
         });
-        statuses
+        if written { statuses } else { 0 }
     }
 
     /// Reserves a packet, zeroed, writes its header and lets `fill` write the body, whose length is a
@@ -235,6 +230,14 @@ impl Body<'_> {
 
     fn u64(&mut self, value: u64) -> &mut Self {
         self.bytes(&value.to_be_bytes())
+    }
+
+    fn delta(&mut self, symbol: Symbol, delta: i16) -> &mut Self {
+        match symbol {
+            Symbol::NotReceived => self,
+            Symbol::SmallDelta => self.u8(delta as u8),
+            Symbol::LargeDelta => self.u16(delta as u16),
+        }
     }
 
     fn ssrcs(&mut self, ssrcs: &[u32]) -> &mut Self {

@@ -1,0 +1,12 @@
+//! The selective forwarding middlebox (RFC 7667 §3.7): what to do with the packets of a track.
+//!
+//! Pure: packets and `now` come in, decisions and the bytes of feedback go out. Deliberately absent are
+//! sockets, threads and clocks, which are the shard's, and wire formats, which are `rtp`'s.
+//!
+//! The receive side, in the order a packet meets it: [`transport_cc`] notes its arrival for the publisher's
+//! bandwidth estimate, [`receive`] keeps the statistics and asks for what is missing, and [`keyframe`]
+//! asks for a fresh start when asking for packets is of no use.
+
+pub mod keyframe;
+pub mod receive;
+pub mod transport_cc;
