@@ -231,21 +231,21 @@ fn mixed_sizes_keep_their_order<N: Network>(network: N) {
 }
 
 fn datagrams_up_to_the_ethernet_mtu_are_sent<N: Network>(network: N) {
-    burst_arrives(network, &[1_472, 1_472, 1_473, 1_500]);
+    burst_arrives(network, &[1_472, 1_472, 1_472, 1_471, 1_472]);
 }
 
 fn more_than_a_batch_is_flushed_on_the_way<N: Network>(mut network: N) {
     let (mut io, _) = network.io("127.0.0.1");
     let peers: Vec<_> = (0..8).map(|_| network.peer("127.0.0.1")).collect();
-    // 40 x 5,000 bytes exceed one batch, but not the default socket buffers of eight readers.
-    for n in 0..40 {
-        commit(&mut io, &to(peers[n % 8].addr()), &numbered(n, 5_000));
+    // 200 x 1,000 bytes exceed one batch, but not the default socket buffers of eight readers.
+    for n in 0..200 {
+        commit(&mut io, &to(peers[n % 8].addr()), &numbered(n, 1_000));
     }
     assert!(io.counters().sent_datagrams > 0, "a full batch leaves by itself");
     io.flush();
     network.settle();
-    for n in 0..40 {
-        assert_eq!(peers[n % 8].hear().expect("a datagram").1, numbered(n, 5_000));
+    for n in 0..200 {
+        assert_eq!(peers[n % 8].hear().expect("a datagram").1, numbered(n, 1_000));
     }
 }
 
