@@ -232,8 +232,8 @@ impl Reader {
     }
 
     fn go_online(&mut self) {
-        // Acquire: as in `quiescent`.
-        self.announce(self.shared.epoch.load(Ordering::Acquire));
+        // Relaxed: the fence acquires what `quiescent` acquires by its load.
+        self.announce(self.shared.epoch.load(Ordering::Relaxed));
         // The store of the epoch comes before any load of a slot, which nothing weaker can say; the other
         // half is in `Writer::replace`.
         fence(Ordering::SeqCst);
@@ -339,4 +339,162 @@ fn word(shard: ShardId) -> usize {
 
 fn bit(shard: ShardId) -> u64 {
     1 << (shard.index() % u64::BITS as usize)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CAPACITY: u32 = 4;
+    const SHARDS: usize = 3;
+
+    /// An entry whose subscribers follow from its key, so that a torn or stale one shows.
+    fn entry(index: u32, generation: u32) -> Entry {
+        let subscribers = ShardSet::EMPTY
+            .with(ShardId(generation as u16 % MAX_SHARDS as u16))
+            .with(ShardId((generation >> 8) as u16 % MAX_SHARDS as u16));
+        Entry { key: TrackKey { index, generation }, subscribers }
+    }
+
+    #[test]
+    fn an_index_beyond_the_capacity_holds_nothing() {
+        let (_writer, readers) = table(1, 1);
+        assert_eq!(readers[0].get(0), None);
+        assert_eq!(readers[0].get(1), None);
+    }
+
+    #[test]
+    fn a_grace_passes_when_the_last_reader_is_dropped() {
+        let (mut writer, readers) = table(1, 2);
+        writer.publish(entry(0, 1));
+        let grace = writer.remove(0);
+        assert!(!writer.has_passed(grace));
+        assert_eq!(writer.reclaim(), 0);
+        drop(readers);
+        assert!(writer.has_passed(grace));
+        assert_eq!(writer.reclaim(), 1);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Publish(u32),
+        PublishWhileOffline(u32, usize),
+        Remove(u32),
+        Quiescent(usize),
+        Reclaim,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..CAPACITY).prop_map(Step::Publish),
+            (0..CAPACITY, 0..SHARDS).prop_map(|(index, shard)| Step::PublishWhileOffline(index, shard)),
+            (0..CAPACITY).prop_map(Step::Remove),
+            (0..SHARDS).prop_map(Step::Quiescent),
+            Just(Step::Reclaim),
+        ]
+    }
+
+    /// A publication, the readers that have yet to pass, and whether it retired an entry.
+    struct Publication {
+        grace: Grace,
+        waits_for: BTreeSet<usize>,
+        retired: bool,
+    }
+
+    proptest! {
+        #[test]
+        fn a_table_does_what_a_map_does_and_frees_when_the_last_reader_has_passed(
+            steps in proptest::collection::vec(step(), 0..100),
+        ) {
+            let (mut writer, mut readers) = table(CAPACITY as usize, SHARDS);
+            let mut map = HashMap::new();
+            let mut log: Vec<Publication> = Vec::new();
+            for (generation, step) in (0..).zip(steps) {
+                let everybody: BTreeSet<usize> = (0..SHARDS).collect();
+                let mut publication = |grace, waits_for, old: Option<Entry>| {
+                    log.push(Publication { grace, waits_for, retired: old.is_some() });
+                };
+                match step {
+                    Step::Publish(index) => {
+                        let new = entry(index, generation);
+                        publication(writer.publish(new), everybody, map.insert(index, new));
+                    }
+                    Step::PublishWhileOffline(index, shard) => {
+                        let new = entry(index, generation);
+                        let grace = readers[shard].offline(|| writer.publish(new));
+                        publication(grace, &everybody - &[shard].into(), map.insert(index, new));
+                        log.iter_mut().for_each(|entry| _ = entry.waits_for.remove(&shard));
+                    }
+                    Step::Remove(index) => publication(writer.remove(index), everybody, map.remove(&index)),
+                    Step::Quiescent(shard) => {
+                        readers[shard].quiescent();
+                        log.iter_mut().for_each(|entry| _ = entry.waits_for.remove(&shard));
+                    }
+                    Step::Reclaim => {
+                        let free = |entry: &&mut Publication| entry.retired && entry.waits_for.is_empty();
+                        let freed = log.iter_mut().filter(free).map(|entry| entry.retired = false).count();
+                        prop_assert_eq!(writer.reclaim(), freed);
+                    }
+                }
+                for (reader, index) in readers.iter().zip(0..CAPACITY) {
+                    prop_assert_eq!(reader.get(index), map.get(&index));
+                }
+                for entry in &log {
+                    prop_assert_eq!(writer.has_passed(entry.grace), entry.waits_for.is_empty());
+                }
+            }
+        }
+
+        #[test]
+        fn a_shard_set_does_what_a_set_does(
+            members in proptest::collection::btree_set(0u16..MAX_SHARDS as u16, 0..20),
+            other in 0u16..MAX_SHARDS as u16,
+        ) {
+            let set = members.iter().fold(ShardSet::EMPTY, |set, &shard| set.with(ShardId(shard)));
+            prop_assert!(set.iter().map(|shard| shard.0).eq(members.iter().copied()));
+            prop_assert_eq!(set.is_empty(), members.is_empty());
+            prop_assert_eq!(set.contains(ShardId(other)), members.contains(&other));
+            prop_assert!(!set.without(ShardId(other)).contains(ShardId(other)));
+            prop_assert_eq!(set.with(ShardId(other)).without(ShardId(other)), set.without(ShardId(other)));
+            prop_assert!(!set.contains(ShardId(MAX_SHARDS as u16)));
+        }
+    }
+
+    /// Turns until the writer has said that it is done: each reads every entry and checks it.
+    fn turn_until_done(mut reader: Reader) {
+        for turn in 0u64.. {
+            for index in 0..CAPACITY {
+                let Some(found) = reader.get(index) else { continue };
+                assert_eq!(*found, entry(index, found.key.generation));
+            }
+            if reader.get(CAPACITY).is_some() {
+                return;
+            }
+            reader.quiescent();
+            if turn % 64 == 0 {
+                reader.offline(thread::yield_now);
+            }
+        }
+    }
+
+    #[test]
+    fn readers_see_whole_entries_while_a_writer_replaces_them_fifty_thousand_times() {
+        let (mut writer, readers) = table(CAPACITY as usize + 1, 2);
+        let turning: Vec<_> =
+            readers.into_iter().map(|reader| thread::spawn(|| turn_until_done(reader))).collect();
+        let mut freed = 0;
+        for generation in 0..50_000 {
+            writer.publish(entry(generation % CAPACITY, generation));
+            freed += writer.reclaim();
+        }
+        writer.publish(entry(CAPACITY, 0));
+        turning.into_iter().for_each(|reader| reader.join().unwrap());
+        freed += writer.reclaim();
+        assert_eq!(freed, 50_000 - CAPACITY as usize);
+    }
 }
