@@ -4,4 +4,5 @@ pub mod control;
 pub mod drop_reason;
 pub mod id;
 pub mod rtp;
+pub mod sdp;
 pub mod time;
