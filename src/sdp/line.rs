@@ -206,8 +206,7 @@ impl Line {
         numbers: &mut SessionNumbers,
     ) -> Result<(), SdpError> {
         let LineKind::Media(kind) = self.kind else { return Ok(()) };
-        let mut codecs: Vec<Codec> =
-            remote.codecs.iter().filter(|codec| codec.is_supported(kind)).cloned().collect();
+        let mut codecs = usable_codecs(remote, kind, at, &mut numbers.payload_types)?;
         let receives = self.wants_receive && remote.direction.sends();
         let source = self.source.as_ref().filter(|_| remote.direction.receives());
         let sent = source.map(|source| send_codecs(source, &codecs)).filter(|codecs| !codecs.is_empty());
@@ -218,7 +217,6 @@ impl Line {
         if let Some(source) = source.filter(|_| !receives) {
             fit_to_sender(&mut codecs, source);
         }
-        claim_payload_types(&codecs, at, &mut numbers.payload_types)?;
         let extensions = agreed_extensions(remote, receives, source, &mut numbers.extensions);
         let send = sent.zip(source).map(|(sent, source)| sending(source, sent, &codecs, &extensions));
         self.receive = receives.then(|| receive(remote, &codecs, &extensions));
@@ -278,20 +276,30 @@ fn send_codecs(source: &Send, offered: &[Codec]) -> Vec<SendCodec> {
     common(&source.codecs, offered).into_iter().filter_map(pair).collect()
 }
 
-fn claim_payload_types(codecs: &[Codec], at: Place, numbers: &mut Numbers<CodecKey>) -> Result<(), SdpError> {
-    for codec in codecs {
-        let conflict =
-            |payload_type, codec: String| SdpError::PayloadTypeConflict { at, payload_type, codec };
+/// The codecs we may accept. A number that means another codec on an earlier m-line cannot be used here: in
+/// one transport a payload type means one thing.
+fn usable_codecs(
+    remote: &RemoteLine,
+    kind: MediaKind,
+    at: Place,
+    numbers: &mut Numbers<CodecKey>,
+) -> Result<Vec<Codec>, SdpError> {
+    let mut usable = Vec::new();
+    let mut conflict = None;
+    for codec in remote.codecs.iter().filter(|codec| codec.is_supported(kind)) {
         if !numbers.claim(codec.pt, codec.key()) {
-            return Err(conflict(codec.pt, codec.rtpmap()));
+            conflict.get_or_insert(codec);
+            continue;
         }
-        if let Some(rtx) = codec.rtx_pt
-            && !numbers.claim(rtx, CodecKey::rtx(codec.pt))
-        {
-            return Err(conflict(rtx, format!("rtx of {}", codec.pt)));
-        }
+        let rtx_pt = codec.rtx_pt.filter(|rtx| numbers.claim(*rtx, CodecKey::rtx(codec.pt)));
+        usable.push(Codec { rtx_pt, ..codec.clone() });
     }
-    Ok(())
+    match conflict.filter(|_| usable.is_empty()) {
+        Some(codec) => {
+            Err(SdpError::PayloadTypeConflict { at, payload_type: codec.pt, codec: codec.rtpmap() })
+        }
+        None => Ok(usable),
+    }
 }
 
 /// Our side of the extensions, in the offer's order and under its ids. One whose id or URI another m-line
