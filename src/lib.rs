@@ -14,4 +14,5 @@ pub mod sync;
 pub mod table;
 pub mod stats;
 pub mod server;
+pub mod sdp;
 pub mod time;
