@@ -93,14 +93,15 @@ const ABSENCES: &[Absence] = &[
     },
     Absence {
         under: &["src/"],
-        but_in: &["src/io/", "src/ring.rs", "src/table.rs", "src/sync.rs"],
+        but_in: &["src/io/udp.rs", "src/io/uring.rs", "src/io/xdp/", "src/ring.rs", "src/table.rs"],
         names: &["unsafe"],
         reason: "memory shared with the kernel or between threads lives in these files and nowhere else",
     },
 ];
 
 /// A name that an [`Absence`] forbids, in one file, for a reason.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[];
+const EXCEPTIONS: &[(&str, &str, &str)] =
+    &[("src/rtp/srtp/mod.rs", "Box", "allocates when a session gets its keys, not when it gets a packet")];
 
 const FILE_LINES_MAX: usize = 900;
 const FUNCTION_LINES_MAX: usize = 70;
