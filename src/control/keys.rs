@@ -12,10 +12,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use str0m::config::{CryptoProvider, DtlsCert};
-use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile};
 use str0m::config::DtlsVersion;
+use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::crypto::CryptoError;
+use str0m::crypto::dtls::{
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile,
+};
 
 use crate::rtp::srtp::{DtlsRole, KeyingMaterial, Opener, Profile, Sealer};
 

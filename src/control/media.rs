@@ -78,7 +78,9 @@ impl Control {
         let grace = {
             let mut state = self.state.borrow_mut();
             let State { tracks, table, .. } = &mut *state;
-            let Some(change) = tracks.remove_leg(key, shard).filter(|change| change.is_unused) else { return };
+            let Some(change) = tracks.remove_leg(key, shard).filter(|change| change.is_unused) else {
+                return;
+            };
             table.publish(change.entry)
         };
         self.passed(grace).await;
@@ -116,7 +118,8 @@ impl State {
         let line = session.negotiation.line(mid);
         let line = line.and_then(|line| Some((line.kind, line.receive.clone()?)));
         let Some((LineKind::Media(kind), receive)) = line else {
-            let text = format!("m-line with mid {mid} is not one that the client sends on; offer it sendonly");
+            let text =
+                format!("m-line with mid {mid} is not one that the client sends on; offer it sendonly");
             return Err(RequestError::new(ErrorCode::InvalidParams, text));
         };
         let key = self.tracks.allocate(tracks_max).ok_or_else(|| {
@@ -169,7 +172,8 @@ impl State {
         let leg = self.next_leg();
         let session = self.sessions.get_mut(&id)?;
         let sending = session.negotiation.line(mid)?.send.clone();
-        let pulled = session.pulled.iter_mut().find(|pulled| pulled.mid == mid && pulled.leg == LegState::Offered)?;
+        let pulled =
+            session.pulled.iter_mut().find(|pulled| pulled.mid == mid && pulled.leg == LegState::Offered)?;
         let Some(sending) = sending.filter(|_| self.tracks.get(pulled.track).is_some()) else {
             pulled.leg = LegState::Closed;
             return None;

@@ -16,6 +16,7 @@ pub mod shards;
 mod tracks;
 pub mod transport;
 mod verbs;
+mod wake;
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -27,7 +28,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
@@ -122,7 +122,7 @@ impl Control {
         bell: Bell,
         stop: impl Future<Output = ()>,
     ) -> std::io::Result<()> {
-        let bell = AsyncFd::new(bell)?;
+        let bell = wake::watch(bell)?;
         let mut stop = std::pin::pin!(stop);
         let mut sweep_at = Clock::runtime_instant();
         loop {
@@ -219,8 +219,7 @@ impl Control {
         let mut state = self.state.borrow_mut();
         let State { sessions, ended, .. } = &mut *state;
         for session in sessions.values_mut() {
-            let expiry =
-                session.expiry(now, settings.never_connected_timeout, settings.connectivity_timeout);
+            let expiry = session.expiry(now, settings.never_connected_timeout, settings.connectivity_timeout);
             if let Some(why) = expiry {
                 ended.push((session.id, why));
             }

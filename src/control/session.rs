@@ -4,6 +4,7 @@
 //! it should have been connected or was last seen. Verbs that change it wait for their turn, one by one.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngCore;
@@ -35,7 +36,7 @@ pub struct Session {
     pub last_check: Option<Instant>,
     pub offered_at: Option<Instant>,
     /// Verbs that change the session hold this, so that one offer/answer runs at a time.
-    pub turn: Rc<Mutex<()>>,
+    pub turn: Arc<Mutex<()>>,
     /// Told when the session connects or ends.
     pub changed: Rc<Notify>,
     pub published: Vec<Published>,
@@ -95,7 +96,7 @@ impl Session {
             began: now,
             last_check: None,
             offered_at: None,
-            turn: Rc::default(),
+            turn: Arc::default(),
             changed: Rc::default(),
             published: Vec::new(),
             pulled: Vec::new(),
@@ -117,7 +118,12 @@ impl Session {
     }
 
     /// Why it is over, if it is.
-    pub fn expiry(&self, now: Instant, never_connected: Duration, connectivity: Duration) -> Option<&'static str> {
+    pub fn expiry(
+        &self,
+        now: Instant,
+        never_connected: Duration,
+        connectivity: Duration,
+    ) -> Option<&'static str> {
         match self.last_check {
             Some(last) if self.connected => (now >= last + connectivity).then_some("connectivity lost"),
             _ => (now >= self.began + never_connected).then_some("never connected"),
@@ -176,9 +182,10 @@ impl Session {
 fn peer(remote: &Remote, role: Option<DtlsRole>) -> Result<Peer, RequestError> {
     let unusable = |problem: &str| RequestError::new(ErrorCode::InvalidSessionDescription, problem);
     let (ufrag, password) = remote.ice().ok_or_else(|| unusable("the description has no live m-line"))?;
-    let fingerprint = remote.fingerprints().iter().find(|f| f.hash == Hash::Sha256).ok_or_else(|| {
-        unusable("the description has no sha-256 fingerprint: add one, every DTLS library can make it")
-    })?;
+    let fingerprint =
+        remote.fingerprints().iter().find(|f| f.algorithm == Hash::Sha256).ok_or_else(|| {
+            unusable("the description has no sha-256 fingerprint: add one, every DTLS library can make it")
+        })?;
     Ok(Peer {
         credentials: Credentials { ufrag: ufrag.to_owned(), password: password.to_owned() },
         fingerprint: fingerprint.bytes.clone(),

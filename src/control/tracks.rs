@@ -36,7 +36,7 @@ impl Track {
     }
 
     /// Shards other than the publisher's that have subscribers: where packets must be copied to.
-    fn entry(&self) -> Entry {
+    pub fn entry(&self) -> Entry {
         let away = self.legs.iter().filter(|(shard, legs)| **legs > 0 && **shard != self.config.publisher);
         let subscribers = away.fold(ShardSet::default(), |set, (&shard, _)| set.with(shard));
         Entry { key: self.config.key, subscribers }
@@ -88,7 +88,14 @@ impl Tracks {
         self.free.push(TrackKey { generation: key.generation.wrapping_add(1), ..key });
     }
 
-    pub fn insert(&mut self, session: SessionId, mid: Mid, name: String, receive: Receive, config: TrackConfig) {
+    pub fn insert(
+        &mut self,
+        session: SessionId,
+        mid: Mid,
+        name: String,
+        receive: Receive,
+        config: TrackConfig,
+    ) {
         let track = Track {
             session,
             mid,

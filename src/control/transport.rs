@@ -110,7 +110,8 @@ impl Transport {
         let local_v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         let local_v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
         for address in [local_v4, local_v6] {
-            let candidate = Candidate::host(address, Protocol::Udp).expect("a loopback address is a candidate");
+            let candidate =
+                Candidate::host(address, Protocol::Udp).expect("a loopback address is a candidate");
             rtc.add_local_candidate(candidate);
         }
         Self {

@@ -8,5 +8,8 @@
 //! asks for a fresh start when asking for packets is of no use.
 
 pub mod keyframe;
+pub mod leg;
 pub mod receive;
+pub mod rewrite;
+pub mod track_ring;
 pub mod transport_cc;

@@ -67,12 +67,23 @@ impl Shape {
     }
 
     /// The same header as a retransmission's (RFC 4588 §4).
-    pub fn rtx_header(&self, packet: &Packet, stored: &[u8], publisher: &ExtensionMap) -> Option<HeaderTemplate> {
+    pub fn rtx_header(
+        &self,
+        packet: &Packet,
+        stored: &[u8],
+        publisher: &ExtensionMap,
+    ) -> Option<HeaderTemplate> {
         let rtx = self.codec(packet.payload_type)?.rtx?;
         Some(self.build(packet.marker, rtx, stored, publisher))
     }
 
-    fn build(&self, marker: bool, payload_type: u8, stored: &[u8], publisher: &ExtensionMap) -> HeaderTemplate {
+    fn build(
+        &self,
+        marker: bool,
+        payload_type: u8,
+        stored: &[u8],
+        publisher: &ExtensionMap,
+    ) -> HeaderTemplate {
         let mut template = HeaderTemplate::new(marker, payload_type);
         if let (Some(mid), Some(id)) = (self.mid, self.extensions.id(Extension::Mid)) {
             template.push(id, mid.as_bytes());

@@ -2,8 +2,8 @@
 
 pub mod demux;
 pub mod extension;
-pub mod srtp;
 pub mod header;
+pub mod srtp;
 
 pub mod rtcp;
 pub mod template;

@@ -16,25 +16,61 @@ pub type Ack = u64;
 /// Control to shard.
 pub enum Command {
     /// A session comes to this shard. Legal for a free slot.
-    AddSession { slot: SessionSlot, rtcp_ssrc: u32, cname: String },
+    AddSession {
+        slot: SessionSlot,
+        rtcp_ssrc: u32,
+        cname: String,
+    },
     /// Datagrams from this address belong to the session: ICE has verified it. A nominated path is also
     /// where media goes from now on.
-    AddPath { slot: SessionSlot, path: Path, nominated: bool },
+    AddPath {
+        slot: SessionSlot,
+        path: Path,
+        nominated: bool,
+    },
     /// DTLS is done. Replaces earlier keys: a new association starts new SRTP state on both sides.
-    SetKeys { slot: SessionSlot, contexts: Box<(Sealer, Opener)> },
+    SetKeys {
+        slot: SessionSlot,
+        contexts: Box<(Sealer, Opener)>,
+    },
     /// Packets of this m-line become a track.
-    Publish { slot: SessionSlot, publication: Box<PublicationConfig>, ack: Ack },
+    Publish {
+        slot: SessionSlot,
+        publication: Box<PublicationConfig>,
+        ack: Ack,
+    },
     /// The m-line carries the track no longer.
-    Unpublish { slot: SessionSlot, track: TrackKey, ack: Ack },
+    Unpublish {
+        slot: SessionSlot,
+        track: TrackKey,
+        ack: Ack,
+    },
     /// This shard will hold subscribers of the track (or its publisher does). Legal before any `Subscribe`.
-    AddTrack { track: Box<TrackConfig> },
+    AddTrack {
+        track: Box<TrackConfig>,
+    },
     /// No subscriber and no publisher here any more, and no other shard sends packets of it.
-    RemoveTrack { track: TrackKey, ack: Ack },
+    RemoveTrack {
+        track: TrackKey,
+        ack: Ack,
+    },
     /// The session gets the track from the next packet on.
-    Subscribe { slot: SessionSlot, leg: Box<LegConfig>, ack: Ack },
-    Unsubscribe { slot: SessionSlot, leg: LegId, track: TrackKey, ack: Ack },
+    Subscribe {
+        slot: SessionSlot,
+        leg: Box<LegConfig>,
+        ack: Ack,
+    },
+    Unsubscribe {
+        slot: SessionSlot,
+        leg: LegId,
+        track: TrackKey,
+        ack: Ack,
+    },
     /// Forgets the session, its publications and its legs.
-    RemoveSession { slot: SessionSlot, ack: Ack },
+    RemoveSession {
+        slot: SessionSlot,
+        ack: Ack,
+    },
     /// Ends the shard after this turn.
     Stop,
 }

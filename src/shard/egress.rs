@@ -41,7 +41,8 @@ impl Core {
         while let Some(key) = self.dirty.pop() {
             let Some(track) = self.tracks.get_mut(key) else { continue };
             track.dirty = false;
-            sent += forward_track(track, &mut self.sessions, &mut self.templates, io, &mut self.counters.drops);
+            sent +=
+                forward_track(track, &mut self.sessions, &mut self.templates, io, &mut self.counters.drops);
         }
         self.counters.rtp_packets_sent += sent as u64;
         sent

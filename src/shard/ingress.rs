@@ -11,8 +11,8 @@ use crate::forward::receive::SenderClock;
 use crate::forward::track_ring::{NotStored, PACKET_BYTES_MAX, Packet};
 use crate::id::{LegId, MediaKind, SessionSlot, TrackKey};
 use crate::io::{Datagram, Path};
-use crate::rtp::demux::{DatagramKind, classify};
-use crate::rtp::header::{Header, is_rtcp};
+use crate::rtp::demux::{DatagramKind, classify, is_rtcp};
+use crate::rtp::header::Header;
 use crate::rtp::rtcp::{self, ReportBlock};
 use crate::rtp::srtp::RtpReplay;
 use crate::shard::command::Event;
@@ -93,7 +93,7 @@ impl Core {
         let plain = room.get(..len).ok_or(DropReason::MalformedRtp)?;
         let payload_len = arrival.header.payload_len(plain)?;
         let highest = encoding.ring.highest();
-        let continuity = arrival.authenticated(session, highest, &mut self.timers);
+        let continuity = arrival.authenticated(session, payload_len, highest, &mut self.timers);
         let packet = arrival.packet(continuity, arrival.header.payload_type, payload_len);
         match encoding.ring.commit(packet) {
             Ok(()) => self.stored(track, arrival, packet.index),
@@ -110,18 +110,22 @@ impl Core {
         let len = opener.unprotect_rtp(bytes, header.len, arrival.index, &mut self.scratch[..])?;
         let plain = self.scratch.get(..len).ok_or(DropReason::MalformedRtp)?;
         let payload_len = header.payload_len(plain)?;
-        arrival.authenticated(session, None, &mut self.timers);
+        arrival.authenticated(session, payload_len, None, &mut self.timers);
         let (head, payload) = plain.split_at_checked(header.len).ok_or(DropReason::MalformedRtp)?;
         let payload = payload.get(..payload_len).ok_or(DropReason::MalformedRtp)?;
-        let (original, payload) = payload.split_first_chunk::<2>().ok_or(DropReason::UselessRetransmission)?;
+        let (original, payload) =
+            payload.split_first_chunk::<2>().ok_or(DropReason::UselessRetransmission)?;
         let repaired = session.repaired_by(arrival.route).ok_or(DropReason::UselessRetransmission)?;
         let index = repaired.replay.estimate(u16::from_be_bytes(*original));
         repaired.replay.check(index).map_err(|_| DropReason::UselessRetransmission)?;
         repaired.replay.accept(index);
-        let publication = session.publications.get_mut(arrival.route.publication).ok_or(DropReason::UnknownStream)?;
-        let payload_type = publication.codec(header.payload_type).ok_or(DropReason::UnknownPayloadType)?.payload_type;
+        let publication =
+            session.publications.get_mut(arrival.route.publication).ok_or(DropReason::UnknownStream)?;
+        let payload_type =
+            publication.codec(header.payload_type).ok_or(DropReason::UnknownPayloadType)?.payload_type;
         let track = publication.config.track;
-        let encoding = publication.encodings.get_mut(arrival.route.encoding).ok_or(DropReason::UnknownStream)?;
+        let encoding =
+            publication.encodings.get_mut(arrival.route.encoding).ok_or(DropReason::UnknownStream)?;
         encoding.receiver.on_recovered(index);
         let original = Arrival { index, ..*arrival };
         let packet = original.packet(encoding.continuity, payload_type, payload.len());
@@ -149,7 +153,9 @@ impl Core {
     /// Tells control of a track's first packet, and of the first after a silence.
     fn note_activity(&mut self, slot: SessionSlot, track: TrackKey, now: Time) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
-        let Some(publication) = session.publications.iter_mut().find(|p| p.config.track == track) else { return };
+        let Some(publication) = session.publications.iter_mut().find(|p| p.config.track == track) else {
+            return;
+        };
         publication.last_packet = now;
         if publication.activity != Activity::Active {
             publication.activity = Activity::Active;
@@ -182,9 +188,9 @@ impl Core {
                 self.counters.nacks_received += 1;
                 sequences.clone().for_each(|sequence| self.nack(slot, *media, sequence, now));
             }
-            rtcp::Packet::PictureLossIndication { media, .. } => self.picture_loss(slot, *media, now),
+            rtcp::Packet::PictureLossIndication { media, .. } => self.picture_loss(slot, *media),
             rtcp::Packet::FullIntraRequest { entries, .. } => {
-                entries.clone().for_each(|(media, _)| self.picture_loss(slot, media, now));
+                entries.clone().for_each(|(media, _)| self.picture_loss(slot, media));
             }
             _ => {}
         }
@@ -246,30 +252,30 @@ impl Core {
         }
     }
 
-    fn picture_loss(&mut self, slot: SessionSlot, media: u32, now: Time) {
+    fn picture_loss(&mut self, slot: SessionSlot, media: u32) {
         self.counters.plis_received += 1;
         let leg = self.sessions.get_mut(slot).and_then(|s| s.leg_by_ssrc(media));
         let Some((track, id)) = leg.map(|leg| (leg.track, leg.id)) else { return };
-        self.request_key_frame_for(track, id, now);
+        self.request_key_frame_for(track, id);
     }
 
     /// Asks the publisher for a key frame of what this leg receives.
-    pub(super) fn request_key_frame_for(&mut self, track: TrackKey, leg: LegId, now: Time) {
+    pub(super) fn request_key_frame_for(&mut self, track: TrackKey, leg: LegId) {
         let encoding = self.tracks.get_mut(track).and_then(|t| t.leg_mut(leg)).map(|leg| leg.encoding);
         if let Some(encoding) = encoding {
-            self.request_key_frame(track, encoding, now);
+            self.request_key_frame(track, encoding);
         }
     }
 
     /// Towards the publisher, wherever it is; requests are coalesced there.
-    pub(super) fn request_key_frame(&mut self, key: TrackKey, encoding: u8, now: Time) {
+    pub(super) fn request_key_frame(&mut self, key: TrackKey, encoding: u8) {
         let Some(track) = self.tracks.get(key) else { return };
         if track.config.kind != MediaKind::Video {
             return;
         }
         let publisher = track.config.publisher;
         if publisher == self.id {
-            self.key_frame_wanted(key, encoding, now);
+            self.key_frame_wanted(key, encoding);
         } else if let Some(Some(neighbour)) = self.neighbours.get_mut(publisher.index()) {
             let record = Record { track: key, encoding, body: Body::KeyFrameRequest };
             tell(&record, neighbour, &mut self.counters.drops);
@@ -277,11 +283,13 @@ impl Core {
     }
 
     /// Notes the request at the publication; its session's timer sends it.
-    pub(super) fn key_frame_wanted(&mut self, key: TrackKey, encoding: u8, now: Time) {
+    pub(super) fn key_frame_wanted(&mut self, key: TrackKey, encoding: u8) {
         let Some((slot, session)) = self.sessions.publisher_of(key) else { return };
         let publication = session.publications.iter_mut().find(|p| p.config.track == key);
-        let Some(encoding) = publication.and_then(|p| p.encodings.get_mut(usize::from(encoding))) else { return };
-        encoding.keyframes.request(now);
+        let Some(encoding) = publication.and_then(|p| p.encodings.get_mut(usize::from(encoding))) else {
+            return;
+        };
+        encoding.keyframes.request();
         if let Some(due) = encoding.keyframes.next_due() {
             self.timers.hasten(slot, &mut session.timer, due);
         }
@@ -331,7 +339,13 @@ struct Arrival {
 impl Arrival {
     /// The tag matched: bind a new SSRC, close the replay window behind the packet, note its arrival for
     /// reports, feedback and NACK. Returns how the stream continues its track.
-    fn authenticated(&self, session: &mut Session, highest: Option<u64>, timers: &mut Timers) -> Continuity {
+    fn authenticated(
+        &self,
+        session: &mut Session,
+        payload_len: usize,
+        highest: Option<u64>,
+        timers: &mut Timers,
+    ) -> Continuity {
         if self.is_new {
             session.bind(Stream { ssrc: self.header.ssrc, route: self.route, replay: RtpReplay::new() });
         }
@@ -344,7 +358,7 @@ impl Arrival {
             && let Some(publication) = session.publications.get_mut(self.route.publication)
             && let Some(encoding) = publication.encodings.get_mut(self.route.encoding)
         {
-            encoding.on_packet(&self.header, self.index, highest, self.now);
+            encoding.on_packet(&self.header, self.index, payload_len, highest, self.now);
             due = due.min(encoding.due());
             continuity = encoding.continuity;
         }

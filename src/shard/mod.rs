@@ -172,7 +172,7 @@ impl<I: Io> Shard<I> {
         let Self { io, core } = self;
         core.table.quiescent();
         let mut work = core.take_commands(now);
-        work += core.take_records(now);
+        work += core.take_records();
         work += io.recv(|datagram| core.datagram(&datagram, now));
         work += core.send_replies(io);
         work += core.run_timers(io, now);

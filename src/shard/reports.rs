@@ -101,7 +101,7 @@ fn write_due(
     }
     write_requests(session, nacks, out, now);
     if session.feedback_due <= now {
-        write_transport_feedback(session, out, now);
+        write_transport_feedback(session, out);
     }
 }
 
@@ -169,8 +169,8 @@ fn write_requests(session: &mut Session, nacks: &mut Vec<u16>, out: &mut Outbox<
             if !nacks.is_empty() && out.write(|w| w.nack(sender, media, nacks)) {
                 out.counters.nacks_sent += nacks.len() as u64;
             }
-            if encoding.receiver.take_gave_up() {
-                encoding.keyframes.request(now);
+            if encoding.receiver.take_gave_up() > 0 {
+                encoding.keyframes.request();
             }
         }
         if encoding.pli && encoding.keyframes.due(now) && out.write(|w| w.pli(sender, media)) {
@@ -179,12 +179,12 @@ fn write_requests(session: &mut Session, nacks: &mut Vec<u16>, out: &mut Outbox<
     }
 }
 
-fn write_transport_feedback(session: &mut Session, out: &mut Outbox<'_, impl Io>, now: Time) {
+fn write_transport_feedback(session: &mut Session, out: &mut Outbox<'_, impl Io>) {
     session.feedback_due = Time::NEVER;
     let sender = session.rtcp_ssrc;
     let media = session.publications.iter().flat_map(|p| &p.encodings).find_map(|e| e.ssrc).unwrap_or(0);
     let Some(arrivals) = &mut session.arrivals else { return };
-    while out.write(|w| arrivals.feedback(w, sender, media, now)) {}
+    while out.write(|w| arrivals.feedback(w, sender, media)) {}
 }
 
 /// Collects RTCP packets into compounds and sends each, sealed, when it is full.
@@ -227,7 +227,9 @@ impl<'a, I: Io> Outbox<'a, I> {
         if self.len == 0 {
             return;
         }
-        let len = self.sealer.protect_rtcp(&mut self.bytes, std::mem::take(&mut self.len));
+        let Some(len) = self.sealer.protect_rtcp(&mut self.bytes, std::mem::take(&mut self.len)) else {
+            return;
+        };
         let sealed = self.bytes.get(..len).unwrap_or(&[]);
         match self.io.reserve(&self.path, len) {
             Some(room) => {

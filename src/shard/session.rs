@@ -136,7 +136,7 @@ impl Encoding {
             rid: config.rid,
             ssrc: None,
             receiver: StreamReceiver::new(clock_rate),
-            keyframes: KeyframeRequests::new(),
+            keyframes: KeyframeRequests::default(),
             continuity: Continuity::default(),
             last: (0, Time(0)),
             clock_rate,
@@ -146,14 +146,21 @@ impl Encoding {
     }
 
     /// Notes a packet of the media stream; `highest` is the track's highest index so far.
-    pub fn on_packet(&mut self, header: &Header, index: u64, highest: Option<u64>, now: Time) {
+    pub fn on_packet(
+        &mut self,
+        header: &Header,
+        index: u64,
+        payload_len: usize,
+        highest: Option<u64>,
+        now: Time,
+    ) {
         if self.ssrc != Some(header.ssrc) {
             if self.ssrc.is_some() {
                 self.continue_with(header, index, highest, now);
             }
             self.ssrc = Some(header.ssrc);
         }
-        self.receiver.on_packet(index, header.timestamp, now);
+        self.receiver.on_packet(index, header.timestamp, payload_len, now);
         self.last = (header.timestamp.wrapping_add(self.continuity.timestamp_base), now);
     }
 
@@ -175,7 +182,6 @@ impl Encoding {
         nack.min(self.keyframes.next_due().unwrap_or(Time::NEVER))
     }
 }
-
 
 /// Keeps a track's indices and timestamps continuous when its publisher changes the SSRC: what to add to
 /// the stream's own.
@@ -248,7 +254,11 @@ impl Session {
         for (encoding, names) in named.iter().enumerate() {
             for (ssrc, rtx) in [(names.ssrc, false), (names.rtx_ssrc, true)] {
                 if let Some(ssrc) = ssrc {
-                    self.bind(Stream { ssrc, route: Route { publication, encoding, rtx }, replay: RtpReplay::new() });
+                    self.bind(Stream {
+                        ssrc,
+                        route: Route { publication, encoding, rtx },
+                        replay: RtpReplay::new(),
+                    });
                 }
             }
         }
@@ -320,7 +330,8 @@ impl Session {
     }
 
     fn only_publication_of(&self, payload_type: u8) -> Option<usize> {
-        let mut having = self.publications.iter().enumerate().filter(|(_, p)| p.codec(payload_type).is_some());
+        let mut having =
+            self.publications.iter().enumerate().filter(|(_, p)| p.codec(payload_type).is_some());
         let (at, _) = having.next()?;
         having.next().is_none().then_some(at)
     }

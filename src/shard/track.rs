@@ -47,8 +47,7 @@ impl Track {
     /// Adds a subscriber; it gets the best encoding that has packets.
     pub fn add_leg(&mut self, session: SessionSlot, config: &LegConfig) {
         let ssrcs = (config.ssrc, config.rtx_ssrc);
-        let mut leg =
-            Leg::new(session, config.id, ssrcs, config.first_sequence, config.first_rtx_sequence);
+        let mut leg = Leg::new(session, config.id, ssrcs, config.first_sequence, config.first_rtx_sequence);
         leg.shape = self.shape(Shape::new(config.codecs.clone(), config.extensions, Some(config.mid)));
         leg.encoding = self.best_encoding();
         self.legs.push(leg);
@@ -136,12 +135,9 @@ impl Tracks {
         }
     }
 
-    pub fn remove(&mut self, key: TrackKey) {
-        if self.get(key).is_some()
-            && let Some(slot) = self.0.get_mut(key.index as usize)
-        {
-            *slot = None;
-        }
+    pub fn remove(&mut self, key: TrackKey) -> Option<Track> {
+        self.get(key)?;
+        self.0.get_mut(key.index as usize)?.take()
     }
 
     /// The track of exactly this generation.

@@ -4,6 +4,7 @@ use crate::drop_reason::DropReason;
 use crate::forward::track_ring::Packet;
 use crate::id::{SessionSlot, TrackKey};
 use crate::io::{IoCounters, Path};
+use crate::rtp::srtp::{Opener, Sealer};
 use crate::shard::Core;
 use crate::shard::command::{Command, Event, LegConfig, PublicationConfig};
 use crate::shard::neighbour::{Body, Record};
@@ -40,11 +41,7 @@ impl Core {
                 None
             }
             Command::SetKeys { slot, contexts } => {
-                if let Some((session, outlet)) = self.sessions.both_mut(slot) {
-                    let (sealer, opener) = *contexts;
-                    outlet.sealer = Some(sealer);
-                    session.opener = Some(opener);
-                }
+                self.set_keys(slot, *contexts);
                 None
             }
             Command::Publish { slot, publication, ack } => {
@@ -64,7 +61,7 @@ impl Core {
                 None
             }
             Command::RemoveTrack { track, ack } => {
-                self.tracks.remove(track);
+                self.remove_track(track);
                 Some(ack)
             }
             Command::Subscribe { slot, leg, ack } => {
@@ -105,6 +102,18 @@ impl Core {
         self.by_remote.insert(path.remote, slot);
     }
 
+    /// Media can flow: what was subscribed to before begins with a key frame.
+    fn set_keys(&mut self, slot: SessionSlot, contexts: (Sealer, Opener)) {
+        let Some((session, outlet)) = self.sessions.both_mut(slot) else { return };
+        let (sealer, opener) = contexts;
+        outlet.sealer = Some(sealer);
+        session.opener = Some(opener);
+        let legs: Vec<_> = session.legs.iter().map(|leg| (leg.track, leg.id)).collect();
+        for (track, leg) in legs {
+            self.request_key_frame_for(track, leg);
+        }
+    }
+
     fn publish(&mut self, slot: SessionSlot, publication: PublicationConfig, now: Time) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         session.publish(publication, now);
@@ -120,7 +129,19 @@ impl Core {
         track.add_leg(slot, config);
         session.report_due = now;
         self.timers.hasten(slot, &mut session.timer, now);
-        self.request_key_frame_for(config.track, config.id, now);
+        if session.opener.is_some() {
+            self.request_key_frame_for(config.track, config.id);
+        }
+    }
+
+    /// Forgets a track, its rings and its legs.
+    fn remove_track(&mut self, key: TrackKey) {
+        let Some(track) = self.tracks.remove(key) else { return };
+        for leg in &track.legs {
+            if let Some(session) = self.sessions.get_mut(leg.session) {
+                session.legs.retain(|known| known.id != leg.id);
+            }
+        }
     }
 
     fn remove_session(&mut self, slot: SessionSlot) {
@@ -138,14 +159,14 @@ impl Core {
     }
 
     /// Takes packets, clocks and requests of other shards.
-    pub(super) fn take_records(&mut self, now: Time) -> usize {
+    pub(super) fn take_records(&mut self) -> usize {
         let mut count = 0;
         for at in 0..self.neighbours.len() {
             let Some(mut neighbour) = self.neighbours.get_mut(at).and_then(Option::take) else { continue };
             while let Some(record) = neighbour.from.next() {
                 count += 1;
                 if let Some(record) = Record::read(record) {
-                    self.record(&record, now);
+                    self.record(&record);
                 }
             }
             neighbour.from.release();
@@ -156,7 +177,7 @@ impl Core {
         count
     }
 
-    fn record(&mut self, record: &Record<'_>, now: Time) {
+    fn record(&mut self, record: &Record<'_>) {
         match record.body {
             Body::Media(packet, bytes) => {
                 if let Err(reason) = self.media_record(record.track, record.encoding, packet, bytes) {
@@ -164,7 +185,7 @@ impl Core {
                 }
             }
             Body::SenderClock(clock) => self.set_clock(record.track, record.encoding, clock),
-            Body::KeyFrameRequest => self.key_frame_wanted(record.track, record.encoding, now),
+            Body::KeyFrameRequest => self.key_frame_wanted(record.track, record.encoding),
         }
     }
 

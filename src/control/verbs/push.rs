@@ -1,0 +1,170 @@
+//! `tracks/new` with local tracks: the client's offer becomes our answer and its m-lines become tracks.
+
+use std::rc::Rc;
+
+use rand::RngCore;
+
+use crate::control::Control;
+use crate::control::request::{
+    AppId, ErrorCode, Location, RequestError, SdpType, SessionDescription, TrackObject, TrackResult,
+    TracksRequest, TracksResponse,
+};
+use crate::control::session::Session;
+use crate::control::verbs::{has_data_channels, parse};
+use crate::id::{MediaKind, Mid, SessionId, TrackKey};
+use crate::sdp::{Intent, LineKind, Remote};
+use crate::time::Clock;
+
+/// A track that is asked for: which m-line, under which name.
+struct Wish {
+    mid: Mid,
+    name: String,
+    kind: MediaKind,
+}
+
+impl Control {
+    /// `POST …/tracks/new`: local tracks are pushed, remote ones pulled.
+    pub(super) async fn new_tracks(
+        self: Rc<Self>,
+        app: AppId,
+        id: SessionId,
+        body: TracksRequest,
+    ) -> Result<TracksResponse, RequestError> {
+        let remote = body.tracks.iter().filter(|track| track.location == Location::Remote).count();
+        if remote != 0 && remote != body.tracks.len() {
+            let text = "one request cannot hold local and remote tracks; push and pull in separate requests";
+            return Err(RequestError::new(ErrorCode::InvalidParams, text));
+        }
+        let _turn = self.turn(&app, id).await?;
+        self.connected(&app, id).await?;
+        if remote > 0 { self.pull(app, id, body).await } else { self.push(app, id, body).await }
+    }
+
+    async fn push(
+        self: &Rc<Self>,
+        app: AppId,
+        id: SessionId,
+        body: TracksRequest,
+    ) -> Result<TracksResponse, RequestError> {
+        let Some(description) = &body.session_description else {
+            let text = "local tracks need sessionDescription, the offer whose m-lines they are";
+            return Err(RequestError::new(ErrorCode::InvalidParams, text));
+        };
+        let offer = parse(description, SdpType::Offer)?;
+        let (wishes, ended, sdp) = self.answer_push(&app, id, &offer, &body)?;
+        for track in ended {
+            self.clone().close_track(track).await;
+        }
+        let mut tracks = Vec::with_capacity(wishes.len());
+        for wish in wishes {
+            let published = self.publish_unless_there(id, &wish).await;
+            tracks.push(TrackResult {
+                mid: Some(wish.mid.to_string()),
+                track_name: Some(wish.name),
+                kind: body.auto_discover.then_some(wish.kind.into()),
+                error: published.err(),
+                ..TrackResult::default()
+            });
+        }
+        Ok(TracksResponse {
+            requires_immediate_renegotiation: false,
+            tracks,
+            session_description: Some(SessionDescription { kind: SdpType::Answer, sdp }),
+        })
+    }
+
+    /// Settles the offer. Returns what to publish, which tracks it ended, and our answer.
+    fn answer_push(
+        &self,
+        app: &AppId,
+        id: SessionId,
+        offer: &Remote,
+        body: &TracksRequest,
+    ) -> Result<(Vec<Wish>, Vec<TrackKey>, String), RequestError> {
+        let mut state = self.state.borrow_mut();
+        self.renew_transport(&mut state, id);
+        let mut names = std::iter::repeat_with(|| format!("{:016x}", state.rng.next_u64()));
+        let names: Vec<_> = names.by_ref().take(offer.lines().len()).collect();
+        let session = state.session_mut(app, id)?;
+        let wishes = if body.tracks.is_empty() && body.auto_discover {
+            discover(session, offer, names)
+        } else {
+            body.tracks.iter().map(|track| wish(track, offer)).collect::<Result<_, _>>()?
+        };
+        check_names(session, &wishes)?;
+        let intents: Vec<_> = wishes.iter().map(|wish| (wish.mid, Intent::Receive)).collect();
+        let sdp = session.negotiation.answer(offer, &intents)?;
+        session.meet(offer, has_data_channels(offer))?;
+        let ended = ended_by(session, &wishes);
+        state.poke(id, Clock::runtime_instant());
+        Ok((wishes, ended, sdp))
+    }
+
+    /// A push that is repeated, because its answer was lost, finds its track there.
+    async fn publish_unless_there(&self, id: SessionId, wish: &Wish) -> Result<(), RequestError> {
+        let there = {
+            let state = self.state.borrow();
+            let session = state.sessions.get(&id);
+            session.and_then(|s| s.published_on(wish.mid)).is_some_and(|known| known.name == wish.name)
+        };
+        if there { Ok(()) } else { self.publish(id, wish.mid, wish.name.clone()).await }
+    }
+}
+
+/// What one item of `tracks` asks for.
+fn wish(track: &TrackObject, offer: &Remote) -> Result<Wish, RequestError> {
+    let invalid = |text: String| RequestError::new(ErrorCode::InvalidParams, text);
+    let name = track.track_name.clone().filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| invalid("a local track needs a trackName".to_owned()))?;
+    let mid = track.mid.as_deref().ok_or_else(|| {
+        invalid(format!("local track {name:?} needs mid, the m-line of the offer that carries it"))
+    })?;
+    let line = mid.parse().ok().and_then(|mid: Mid| offer.line(mid));
+    match line.map(|line| (line.kind, line)) {
+        Some((LineKind::Media(kind), line)) => Ok(Wish { mid: line.mid, name, kind }),
+        _ => Err(invalid(format!(
+            "local track {name:?} names mid {mid:?}, which is no media m-line of the offer"
+        ))),
+    }
+}
+
+/// Every m-line on which the client newly sends, under a name of ours.
+fn discover(session: &Session, offer: &Remote, names: Vec<String>) -> Vec<Wish> {
+    let sending = offer
+        .lines()
+        .iter()
+        .filter(|line| !line.rejected && line.direction.sends() && session.published_on(line.mid).is_none());
+    let media = sending.filter_map(|line| match line.kind {
+        LineKind::Media(kind) => Some((line.mid, kind)),
+        _ => None,
+    });
+    media.zip(names).map(|((mid, kind), name)| Wish { mid, name, kind }).collect()
+}
+
+/// A name stands for one track of its session.
+fn check_names(session: &Session, wishes: &[Wish]) -> Result<(), RequestError> {
+    for (at, wish) in wishes.iter().enumerate() {
+        let elsewhere = session.published_as(&wish.name).filter(|known| known.mid != wish.mid);
+        let twice = wishes.iter().take(at).find(|other| other.name == wish.name || other.mid == wish.mid);
+        let mid = elsewhere.map(|known| known.mid).or(twice.map(|other| other.mid));
+        if let Some(mid) = mid {
+            let text = format!(
+                "trackName {:?} on mid {} collides with the track on mid {mid}; give each track its own name \
+                 and m-line, or close the other first",
+                wish.name, wish.mid
+            );
+            return Err(RequestError::new(ErrorCode::InvalidParams, text));
+        }
+    }
+    Ok(())
+}
+
+/// Tracks whose m-line has stopped receiving by the last answer, or has been given to another track.
+fn ended_by(session: &Session, wishes: &[Wish]) -> Vec<TrackKey> {
+    let ended = session.published.iter().filter(|published| {
+        let receives = session.negotiation.line(published.mid).is_some_and(|line| line.receive.is_some());
+        let renamed = wishes.iter().any(|w| w.mid == published.mid && w.name != published.name);
+        !receives || renamed
+    });
+    ended.filter_map(|published| published.track).collect()
+}
