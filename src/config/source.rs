@@ -14,7 +14,6 @@ use std::fs;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 const ENV_PREFIX: &str = "FANLINE_";
@@ -50,7 +49,6 @@ impl fmt::Display for ConfigError {
             Origin::Default { flag } => write!(f, "{flag}{} (the default)", after(" "))?,
             Origin::Flag { flag } => write!(f, "{flag}{}", after(" "))?,
             Origin::Env { variable } => write!(f, "{variable}{}", after("="))?,
-            Origin::File { path, line: 0, .. } => write!(f, "{path}")?,
             Origin::File { path, line, key } => write!(f, "{path}:{line}: {key}{}", after(" = "))?,
         }
         write!(f, ": {}", self.problem)
@@ -161,8 +159,7 @@ fn from_flags(verb: &Command, matches: &ArgMatches) -> Layer {
     verb.get_arguments().filter(typed).map(written).collect()
 }
 
-/// The variables with our prefix. One that names no setting is an error, but for those that Kubernetes
-/// sets in every pod when a service is called `fanline`.
+/// The variables with our prefix. One that names no setting is an error.
 fn from_env(
     verb: &Command,
     env: impl IntoIterator<Item = (OsString, OsString)>,
@@ -171,8 +168,8 @@ fn from_env(
     for (variable, value) in env {
         let Some(variable) = variable.to_str() else { continue };
         let Some(name) = variable.strip_prefix(ENV_PREFIX) else { continue };
-        let from_kubernetes = name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_");
-        if value.is_empty() || from_kubernetes {
+        let value = value.to_str();
+        if value == Some("") || is_from_kubernetes(name, value.unwrap_or_default()) {
             continue;
         }
         let id = name.to_ascii_lowercase();
@@ -180,7 +177,7 @@ fn from_env(
         let Some(arg) = setting(verb, &id) else {
             return Err(unknown(verb, &id, origin));
         };
-        let Some(value) = value.to_str() else {
+        let Some(value) = value else {
             return Err(ConfigError { origin, value: None, problem: "not UTF-8 text".into() });
         };
         let written = Written { origin, values: vec![value.to_owned()] };
@@ -188,6 +185,11 @@ fn from_env(
         layer.insert(id, written);
     }
     Ok(layer)
+}
+
+/// Kubernetes sets such variables in every pod near a service that is called `fanline`.
+fn is_from_kubernetes(name: &str, value: &str) -> bool {
+    name.starts_with("SERVICE_") || name.starts_with("PORT_") || (name == "PORT" && value.contains("://"))
 }
 
 fn from_file(verb: &Command, file: &Written) -> Result<Layer, ConfigError> {
@@ -206,22 +208,12 @@ fn from_file(verb: &Command, file: &Written) -> Result<Layer, ConfigError> {
         let origin = at(error.span().map_or(0, |span| span.start), "not TOML");
         ConfigError { origin, value: None, problem: error.message().replace('\n', ", ") }
     })?;
-    let mut layer = Layer::new();
     let mut keys: Vec<_> = table.get_ref().iter().collect();
     keys.sort_by_key(|(key, _)| key.span().start);
+    let mut layer = Layer::new();
     for (key, value) in keys {
-        let origin = at(key.span().start, key.get_ref());
-        let id = key.get_ref().replace('-', "_");
-        let Some(arg) = setting(verb, &id).filter(|_| id != FILE_SETTING) else {
-            return Err(unknown(verb, &id, origin));
-        };
-        let values = texts(arg, value).map_err(|problem| ConfigError {
-            origin: origin.clone(),
-            value: None,
-            problem,
-        })?;
-        let written = Written { origin, values };
-        check(arg, &written)?;
+        let (id, written) =
+            from_key(verb, key.get_ref(), value.get_ref(), at(key.span().start, key.get_ref()))?;
         if let Some(Written { origin: Origin::File { key, .. }, .. }) = layer.get(&id) {
             let problem = format!("already set as `{key}`; keep one of them");
             return Err(ConfigError { origin: written.origin, value: None, problem });
@@ -231,9 +223,30 @@ fn from_file(verb: &Command, file: &Written) -> Result<Layer, ConfigError> {
     Ok(layer)
 }
 
+/// One key of the file: the id of its setting, and what it says.
+fn from_key(
+    verb: &Command,
+    key: &str,
+    value: &DeValue<'_>,
+    origin: Origin,
+) -> Result<(String, Written), ConfigError> {
+    let id = key.replace('-', "_");
+    let Some(arg) = setting(verb, &id).filter(|_| id != FILE_SETTING) else {
+        return Err(unknown(verb, &id, origin));
+    };
+    match texts(arg, value) {
+        Ok(values) => {
+            let written = Written { origin, values };
+            check(arg, &written)?;
+            Ok((id, written))
+        }
+        Err(problem) => Err(ConfigError { origin, value: None, problem }),
+    }
+}
+
 /// The values of a key, as they would be typed.
-fn texts(arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
-    match value.get_ref() {
+fn texts(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    match value {
         DeValue::Array(items) if matches!(arg.get_action(), ArgAction::Append) => {
             items.iter().map(|item| scalar(item.get_ref())).collect()
         }

@@ -107,6 +107,7 @@ fn an_empty_variable_and_those_of_kubernetes_count_as_unset() {
     let env =
         [("FANLINE_HTTP", ""), ("FANLINE_PORT", "tcp://10.0.0.1:80"), ("FANLINE_SERVICE_HOST", "10.0.0.1")];
     assert!(load("", &env).is_ok());
+    assert!(load("", &[("FANLINE_PORT", "8080")]).is_err(), "this one is a person's mistake");
 }
 
 #[test]
