@@ -1,7 +1,8 @@
-//! What one packet costs to seal and to open, per profile and size: an audio packet and a full video packet.
+//! What one packet costs to seal and to open, per profile and size: an audio packet and a full video
+//! packet.
 //!
-//! Sealing works in place, as in transmit memory; opening reads one buffer and writes another, as from receive
-//! memory into a track ring. Sockets are not in these numbers.
+//! Sealing works in place, as in transmit memory; opening reads one buffer and writes another, as from
+//! receive memory into a track ring. Sockets are not in these numbers.
 
 use std::hint::black_box;
 

@@ -1,10 +1,12 @@
 //! Our SRTP against that of str0m, over keys that a real DTLS handshake between two `Rtc`s gave.
 //!
-//! The client is a full str0m peer with media. The server is a str0m `Rtc` without any, whose keying material is
-//! tapped where DTLS yields it: all SRTP and SRTCP on its side is ours. There is no way to make the handshake choose
-//! a profile, it always takes AES-256-GCM; so the taps on both sides name the profile under test instead and
-//! shorten the exported bytes to fit. Everything after the export, str0m's key derivation included, is unaltered.
-//! Time is virtual.
+//! The client is a full str0m peer with media. The server is a str0m `Rtc` without any, whose keying
+//! material is tapped where DTLS yields it: all SRTP and SRTCP on its side is ours. There is no way to make
+//! the handshake choose a profile, it always takes AES-256-GCM; so the taps on both sides name the profile
+//! under test instead and shorten the exported bytes to fit. Everything after the export, str0m's key
+//! derivation included, is unaltered. Time is virtual.
+
+#![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure, in its helpers too")]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -43,7 +45,7 @@ fn client_accepts_what_we_seal_across_a_rollover() {
         let mut call = Call::connect(ours, theirs);
         for index in SEQUENCES {
             let packet = call.seal(index, &payload(index));
-            call.to_client(&packet);
+            call.deliver(&packet);
         }
         let received: Vec<_> = call.events.iter().filter_map(rtp_packet).collect();
         let sent: Vec<_> = SEQUENCES.map(|index| (index, payload(index))).collect();
@@ -57,7 +59,7 @@ fn client_refuses_what_was_changed_after_sealing() {
         let mut call = Call::connect(ours, theirs);
         let mut packet = call.seal(1, &payload(1));
         *packet.last_mut().unwrap() ^= 1;
-        call.to_client(&packet);
+        call.deliver(&packet);
         assert_eq!(call.events.iter().filter_map(rtp_packet).count(), 0, "{ours:?}");
     }
 }
@@ -105,7 +107,7 @@ fn we_open_the_reports_and_key_frame_requests_of_the_client_once() {
         let mut call = Call::connect(ours, theirs);
         for index in SEQUENCES {
             let packet = call.seal(index, &payload(index));
-            call.to_client(&packet);
+            call.deliver(&packet);
         }
         call.client.direct_api().send_pli_feedback(CLIENT_SSRC.into(), OUR_SSRC.into());
         call.advance(Duration::from_secs(6));
@@ -228,7 +230,7 @@ impl Call {
         packet.resize(compound.len() + self.sealer.profile().rtcp_overhead(), 0);
         let len = self.sealer.protect_rtcp(&mut packet, compound.len());
         assert_eq!(len, Some(packet.len()));
-        self.to_client(&packet);
+        self.deliver(&packet);
     }
 
     fn open_rtcp(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
@@ -238,7 +240,7 @@ impl Call {
         Some(out)
     }
 
-    fn to_client(&mut self, datagram: &[u8]) {
+    fn deliver(&mut self, datagram: &[u8]) {
         receive(&mut self.client, self.now, server_address(), client_address(), datagram);
         self.drain();
         self.advance(Duration::from_millis(1));

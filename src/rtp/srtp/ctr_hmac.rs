@@ -11,7 +11,7 @@ use ctr::flavors::Ctr128BE;
 use zeroize::Zeroizing;
 
 use super::hmac_sha1::{HmacSha1, TAG_LEN};
-use super::key_derivation::{KeyDerivation, Label};
+use super::key_derivation::{KeyDerivation, Label, counter_block_salt};
 use super::packet::{RTCP_HEADER_LEN, Srtcp, Srtp, encrypted_index_word, rtp_ssrc};
 use crate::drop_reason::DropReason;
 
@@ -82,18 +82,15 @@ impl CtrHmac {
 
 struct Keys {
     aes: Aes128,
-    /// 112 bits, in the place they have in the counter block.
     salt: Zeroizing<u128>,
     hmac: HmacSha1,
 }
 
 impl Keys {
     fn new(cipher: &[u8; 16], salt: &[u8; 14], authentication: &[u8; 20]) -> Self {
-        let mut block = Zeroizing::new([0; 16]);
-        block.iter_mut().zip(salt).for_each(|(to, from)| *to = *from);
         Self {
             aes: Aes128::new(cipher.into()),
-            salt: Zeroizing::new(u128::from_be_bytes(*block)),
+            salt: counter_block_salt(salt),
             hmac: HmacSha1::new(authentication),
         }
     }

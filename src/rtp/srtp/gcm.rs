@@ -1,7 +1,7 @@
 //! AEAD_AES_128_GCM and AEAD_AES_256_GCM (RFC 7714), on `aws-lc-rs`.
 //!
-//! `LessSafeKey` leaves the nonce to us, which is what SRTP needs: both sides compute it from SSRC and index.
-//! A nonce used twice gives away the authentication key, hence the rules at the top of [`super`].
+//! `LessSafeKey` leaves the nonce to us, which is what SRTP needs: both sides compute it from SSRC and
+//! index. A nonce used twice gives away the authentication key, hence the rules at the top of [`super`].
 //! `aws-lc` wipes a key's memory when it frees it.
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -156,9 +156,10 @@ mod tests {
     use super::*;
 
     const SALT: [u8; 12] = *b"Quid pro quo";
-    const RTP: &str = "8040f17b8041f8d35501a0b247616c6c696120657374206f6d6e69732064697669736120696e207061727465732074726573";
-    const RTCP: &str = "81c8000d4d6172734e5450314e545032525450200000042a0000e9304c756e61\
-                        deadbeefdeadbeefdeadbeefdeadbeefdeadbeef";
+    const RTP: &str = "8040f17b8041f8d35501a0b247616c6c696120657374206f\
+                       6d6e69732064697669736120696e207061727465732074726573";
+    const RTCP: &str = "81c8000d4d6172734e5450314e545032525450200000\
+                        042a0000e9304c756e61deadbeefdeadbeefdeadbeefdeadbeefdeadbeef";
     const RTCP_INDEX: u32 = 0x5d4;
 
     /// The vectors of RFC 7714 §16 and §17: SRTP, SRTCP, and SRTCP that is only authenticated.
@@ -172,18 +173,18 @@ mod tests {
     const VECTORS: [Vectors; 2] = [
         Vectors {
             key_len: 16,
-            srtp: "8040f17b8041f8d35501a0b2f24de3a3fb34de6cacba861c9d7e4bcabe633bd50d294e6f42a5f47a51c7d19b36de\
-                   3adf8833899d7f27beb16a9152cf765ee4390cce",
-            srtcp: "81c8000d4d61727363e94885dcdab67ca727d7662f6b7e997ff5c0f76c06f32dc676a5f1730d6fda4ce09b468630\
-                    3ded0bb9275bc84aa45896cf4d2fc5abf87245d9eade800005d4",
+            srtp: "8040f17b8041f8d35501a0b2f24de3a3fb34de6cacba861c9d7e4bcabe633bd50d294e6f\
+                   42a5f47a51c7d19b36de3adf8833899d7f27beb16a9152cf765ee4390cce",
+            srtcp: "81c8000d4d61727363e94885dcdab67ca727d7662f6b7e997ff5c0f76c06f32dc676a5f1\
+                    730d6fda4ce09b4686303ded0bb9275bc84aa45896cf4d2fc5abf87245d9eade800005d4",
             tagged: "841dd9683dd78ec92ae58790125f62b3000005d4",
         },
         Vectors {
             key_len: 32,
-            srtp: "8040f17b8041f8d35501a0b232b1de78a822fe12ef9f78fa332e33aab18012389a58e2f3b50b2a0276ffae0f1ba6\
-                   3799b87b7aa3db36dfffd6b0f9bb7878d7a76c13",
-            srtcp: "81c8000d4d617273d50ae4d1f5ce5d304ba297e47d470c282c3ece5dbffe0a50a2eaa5c1110555be8415f658c61d\
-                    e0476f1b6fad1d1eb30c4446839f57ff6f6cb26ac3be800005d4",
+            srtp: "8040f17b8041f8d35501a0b232b1de78a822fe12ef9f78fa332e33aab18012389a58e2f3\
+                   b50b2a0276ffae0f1ba63799b87b7aa3db36dfffd6b0f9bb7878d7a76c13",
+            srtcp: "81c8000d4d617273d50ae4d1f5ce5d304ba297e47d470c282c3ece5dbffe0a50a2eaa5c1\
+                    110555be8415f658c61de0476f1b6fad1d1eb30c4446839f57ff6f6cb26ac3be800005d4",
             tagged: "91db4afbfeee5a978fab4393ed2615fe000005d4",
         },
     ];

@@ -40,7 +40,8 @@ impl HmacSha1 {
         *mac.first_chunk().expect("20 bytes hold 10")
     }
 
-    /// Fails unless `tag` is the tag over `message || trailer`, in a time that does not tell where it differs.
+    /// Fails unless `tag` is the tag over `message || trailer`, in a time that does not tell where it
+    /// differs.
     pub fn verify(&self, message: &[u8], trailer: [u8; TRAILER_LEN], tag: &[u8]) -> Result<(), DropReason> {
         let matches: bool = self.tag(message, trailer).as_slice().ct_eq(tag).into();
         matches.then_some(()).ok_or(DropReason::AuthenticationFailed)

@@ -1,25 +1,26 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714): seals what leaves, opens what arrives.
 //!
-//! Pure and without allocation per packet. Relies on `aws-lc-rs` for GCM and on RustCrypto for counter mode and SHA-1.
-//! Deliberately absent: MKI, re-keying and key derivation rates, which DTLS-SRTP as browsers speak it never uses
-//! (RFC 5764 §4.1.2), encrypted header extensions (RFC 6904, RFC 9335), and sending RTCP in clear.
+//! Pure and without allocation per packet. Relies on `aws-lc-rs` for GCM and on RustCrypto for counter mode
+//! and SHA-1. Deliberately absent: MKI, re-keying and key derivation rates, which DTLS-SRTP as browsers
+//! speak it never uses (RFC 5764 §4.1.2), encrypted header extensions (RFC 6904, RFC 9335), and sending
+//! RTCP in clear.
 //!
-//! Counter mode turns a repeated (key, SSRC, index) into the XOR of two plaintexts, and GCM into the authentication
-//! key itself. This keeps it from happening:
+//! Counter mode turns a repeated (key, SSRC, index) into the XOR of two plaintexts, and GCM into the
+//! authentication key itself. This keeps it from happening:
 //!
-//! 1. *A key seals in one place.* A session's [`Sealer`] is made once, cannot be cloned, and is moved to the session's
-//!    shard; both it and the counter of SRTCP indexes live and die there. Enforced by the types here and by
-//!    `shard/session.rs`, the only owner. `str0m` holds the same keys and has no media to seal; `shard/egress.rs`
-//!    drops SRTP that it might nevertheless emit (`TransportSentMedia`).
-//! 2. *An (SSRC, index) is sealed once, or with the same bytes.* `forward/rewrite.rs` counts each leg's indexes
-//!    upward; a retransmission is RTX with an SSRC and a count of its own (`forward/feedback.rs`).
+//! 1. *A key seals in one place.* A session's [`Sealer`] is made once, cannot be cloned, and is moved to
+//!    the session's shard; both it and the counter of SRTCP indexes live and die there. Enforced by the
+//!    types here and by `shard/session.rs`, the only owner. `str0m` holds the same keys and has no media to
+//!    seal; `shard/egress.rs` drops SRTP that it might nevertheless emit (`TransportSentMedia`).
+//! 2. *An (SSRC, index) is sealed once, or with the same bytes.* `forward/rewrite.rs` counts each leg's
+//!    indexes upward; a retransmission is RTX with an SSRC and a count of its own (`forward/feedback.rs`).
 //! 3. *Both ends count rollovers from the join.* A receiver takes its first packet as rollover counter 0
-//!    ([`RtpReplay::estimate`]), so a leg begins with rollover counter 0 and with a sequence number below 2^15, far
-//!    enough from a wrap that losing the first packets does no harm (`forward/rewrite.rs`).
-//! 4. *An SSRC never starts over under the same key.* A track that is closed and opened again gets a new SSRC or goes
-//!    on counting (`sdp`, which gives out SSRCs).
-//! 5. *Keys leave no trace.* Everything here that holds one wipes it when dropped and has no `Debug`. Copies that the
-//!    compiler spilled to the stack are not hunted down.
+//!    ([`RtpReplay::estimate`]), so a leg begins with rollover counter 0 and with a sequence number below
+//!    2^15, far enough from a wrap that losing the first packets does no harm (`forward/rewrite.rs`).
+//! 4. *An SSRC never starts over under the same key.* A track that is closed and opened again gets a new
+//!    SSRC or goes on counting (`sdp`, which gives out SSRCs).
+//! 5. *Keys leave no trace.* Everything here that holds one wipes it when dropped and has no `Debug`.
+//!    Copies that the compiler spilled to the stack are not hunted down.
 //!
 //! Reading order: this page; `packet` (where what is); `gcm` and `ctr_hmac` (the two kinds of suite) with
 //! `key_derivation` and `hmac_sha1` below them; `replay`.
@@ -106,7 +107,8 @@ pub struct KeyingMaterial {
 
 const KEYING_MATERIAL_LEN_MAX: usize = Profile::AeadAes256Gcm.keying_material_len();
 
-/// The exported keying material does not have the length of its profile, so the profile is not the negotiated one.
+/// The exported keying material does not have the length of its profile, so the profile is not the
+/// negotiated one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrongLength {
     pub profile: Profile,
@@ -138,7 +140,8 @@ impl KeyingMaterial {
         Ok(Self { profile, bytes })
     }
 
-    /// What we send with and what we receive with. Consumes the keys: a second pair would count SRTCP indexes anew.
+    /// What we send with and what we receive with. Consumes the keys: a second pair would count SRTCP
+    /// indexes anew.
     pub fn into_contexts(self, ours: DtlsRole) -> (Sealer, Opener) {
         let Self { profile, bytes } = self;
         let (keys, salts) = bytes[..profile.keying_material_len()].split_at(2 * profile.key_len());
@@ -173,7 +176,8 @@ impl Suite {
     }
 }
 
-/// The sending half of a session. The caller owns the RTP index of each SSRC; the SRTCP index lives in here.
+/// The sending half of a session. The caller owns the RTP index of each SSRC; the SRTCP index lives in
+/// here.
 pub struct Sealer {
     profile: Profile,
     suite: Suite,
@@ -196,9 +200,10 @@ impl Sealer {
 
     /// Seals an RTP packet where it lies.
     ///
-    /// `packet[..header_len]` is the header with its CSRCs and extensions, then comes the plaintext, and the last
-    /// [`rtp_overhead`](Self::rtp_overhead) bytes are overwritten by the tag. `index` is the rollover counter (32 bits)
-    /// and the header's sequence number (16 bits), never used before with this SSRC unless for these very bytes.
+    /// `packet[..header_len]` is the header with its CSRCs and extensions, then comes the plaintext, and
+    /// the last [`rtp_overhead`](Self::rtp_overhead) bytes are overwritten by the tag. `index` is the
+    /// rollover counter (32 bits) and the header's sequence number (16 bits), never used before with this
+    /// SSRC unless for these very bytes.
     ///
     /// Panics if the packet has no room for header and tag.
     pub fn protect_rtp(&self, packet: &mut [u8], header_len: usize, index: u64) {
@@ -214,11 +219,11 @@ impl Sealer {
         }
     }
 
-    /// Seals the compound RTCP packet `packet[..len]` where it lies and returns the length of the SRTCP packet, which
-    /// is [`Profile::rtcp_overhead`] bytes more.
+    /// Seals the compound RTCP packet `packet[..len]` where it lies and returns the length of the SRTCP
+    /// packet, which is [`Profile::rtcp_overhead`] bytes more.
     ///
-    /// `None` once the key has sealed 2^31 packets: there is no index left, and the session has to be set up anew.
-    /// At 50 reports a second this takes 16 months.
+    /// `None` once the key has sealed 2^31 packets: there is no index left, and the session has to be set
+    /// up anew. At 50 reports a second this takes 16 months.
     ///
     /// Panics if `len` is below 8 or the overhead does not fit behind it.
     pub fn protect_rtcp(&mut self, packet: &mut [u8], len: usize) -> Option<usize> {
@@ -239,7 +244,8 @@ impl Sealer {
     }
 }
 
-/// The receiving half of a session. Each incoming SSRC has its [`RtpReplay`] beside it; that of SRTCP lives in here.
+/// The receiving half of a session. Each incoming SSRC has its [`RtpReplay`] beside it; that of SRTCP lives
+/// in here.
 pub struct Opener {
     profile: Profile,
     suite: Suite,
@@ -247,13 +253,14 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// Verifies an SRTP packet and decrypts it into `out`: its header, then the plaintext. Returns their length.
+    /// Verifies an SRTP packet and decrypts it into `out`: its header, then the plaintext. Returns their
+    /// length.
     ///
     /// `index` is what [`RtpReplay::estimate`] says; the replay check is the caller's, before and after.
     ///
-    /// Fails with `MalformedRtp` if the packet cannot hold the header and a tag, `TooLarge` if `out` is shorter than
-    /// header and plaintext, `AuthenticationFailed` if any bit or the index is not the sender's. Nothing of a packet
-    /// that failed is in `out`.
+    /// Fails with `MalformedRtp` if the packet cannot hold the header and a tag, `TooLarge` if `out` is
+    /// shorter than header and plaintext, `AuthenticationFailed` if any bit or the index is not the
+    /// sender's. Nothing of a packet that failed is in `out`.
     pub fn unprotect_rtp(
         &self,
         packet: &[u8],
@@ -271,12 +278,13 @@ impl Opener {
         Ok(len)
     }
 
-    /// Verifies an SRTCP packet and decrypts it into `out`, which is as long as `packet` or longer. Returns the length
-    /// of the compound RTCP packet. One that is authenticated but not encrypted (E flag 0) is as good.
+    /// Verifies an SRTCP packet and decrypts it into `out`, which is as long as `packet` or longer. Returns
+    /// the length of the compound RTCP packet. One that is authenticated but not encrypted (E flag 0) is as
+    /// good.
     ///
-    /// Fails with `MalformedRtcp` if the packet is too short, `Replayed` or `TooOld` by its sender's window, `TooLarge`
-    /// if `out` is too short, `AuthenticationFailed` if any bit is not the sender's. Nothing of a packet that failed
-    /// is in `out`.
+    /// Fails with `MalformedRtcp` if the packet is too short, `Replayed` or `TooOld` by its sender's
+    /// window, `TooLarge` if `out` is too short, `AuthenticationFailed` if any bit is not the sender's.
+    /// Nothing of a packet that failed is in `out`.
     pub fn unprotect_rtcp(&mut self, packet: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
         let out = out.get_mut(..packet.len()).ok_or(DropReason::TooLarge)?;
         let packet = Srtcp::parse(self.profile, packet)?;

@@ -1,7 +1,7 @@
 //! Where SRTP and SRTCP packets keep what: cut apart here once, for every suite.
 //!
-//! Only what protection needs is read. RTP headers are parsed by the caller, who brings their length;
-//! of RTCP only the first eight bytes matter, since a compound packet is protected as a whole.
+//! Only what protection needs is read. RTP headers are parsed by the caller, who brings their length; of
+//! RTCP only the first eight bytes matter, since a compound packet is protected as a whole.
 
 use super::{Profile, RTCP_INDEX_LEN};
 use crate::drop_reason::DropReason;

@@ -1,15 +1,16 @@
-//! What tells a new packet from a repeated one, and where a 16-bit sequence number stands in 48 bits
-//! (RFC 3711 §3.3.1, §3.3.2).
+//! What tells a new packet from a repeated one, and where a 16-bit sequence number stands in 48 bits (RFC
+//! 3711 §3.3.1, §3.3.2).
 //!
-//! Everything here changes only by packets that were authenticated: a forged sequence number must not move a
-//! window. So a receiver asks first (`estimate`, `check`), opens the packet, and only then tells (`accept`).
+//! Everything here changes only by packets that were authenticated: a forged sequence number must not move
+//! a window. So a receiver asks first (`estimate`, `check`), opens the packet, and only then tells
+//! (`accept`).
 
 use crate::drop_reason::DropReason;
 
 /// The rollover counter and the replay window of one incoming SSRC.
 ///
-/// A sender's first packet has rollover counter 0, whatever its sequence number. The window tells 1,024 packets
-/// apart, which is more than two seconds of a 4 Mbit/s video.
+/// A sender's first packet has rollover counter 0, whatever its sequence number. The window tells 1,024
+/// packets apart, which is more than two seconds of a 4 Mbit/s video.
 #[derive(Debug, Clone, Default)]
 pub struct RtpReplay {
     window: Window<17>,
@@ -23,7 +24,8 @@ impl RtpReplay {
     /// The 48-bit index (rollover counter, then `sequence`) nearest to the newest accepted one.
     ///
     /// The nearest may lie before a stream's first packets, where there is no index: 65,500 after a first
-    /// packet 100. Only the rollover counter 0 is left for it, and the tag tells whether it is the right one.
+    /// packet 100. Only the rollover counter 0 is left for it, and the tag tells whether it is the right
+    /// one.
     pub fn estimate(&self, sequence: u16) -> u64 {
         let Some(newest) = self.window.newest() else { return sequence.into() };
         let same_cycle = newest & !0xffff | u64::from(sequence);
@@ -37,7 +39,8 @@ impl RtpReplay {
         }
     }
 
-    /// Fails with `Replayed` for an index accepted before, with `TooOld` for one that the window has left behind.
+    /// Fails with `Replayed` for an index accepted before, with `TooOld` for one that the window has left
+    /// behind.
     pub fn check(&self, index: u64) -> Result<(), DropReason> {
         self.window.check(index)
     }
@@ -50,13 +53,15 @@ impl RtpReplay {
 
 /// The replay windows of a peer's SRTCP senders.
 ///
-/// An SRTCP index counts per sender SSRC (RFC 3711 §3.2.3: the SSRC is part of what identifies a context). A peer
-/// that sends several streams may report from each of them with a counter of its own, as libsrtp does, or with one
-/// counter for all; a window per SSRC is right for both, a common one would call the former's reports replays.
+/// An SRTCP index counts per sender SSRC (RFC 3711 §3.2.3: the SSRC is part of what identifies a context).
+/// A peer that sends several streams may report from each of them with a counter of its own, as libsrtp
+/// does, or with one counter for all; a window per SSRC is right for both, a common one would call the
+/// former's reports replays.
 ///
-/// Memory is bounded: with more than [`SENDERS_MAX`] senders the one not heard of for longest is forgotten, and
-/// its old packets could be replayed. Nobody else can bring that about, since a window opens only for an
-/// authenticated packet; what a peer with that many senders risks is that an old report of its own counts again.
+/// Memory is bounded: with more than [`SENDERS_MAX`] senders the one not heard of for longest is forgotten,
+/// and its old packets could be replayed. Nobody else can bring that about, since a window opens only for
+/// an authenticated packet; what a peer with that many senders risks is that an old report of its own
+/// counts again.
 pub(super) struct RtcpReplay {
     /// Those heard of most recently first.
     senders: [Sender; SENDERS_MAX],
@@ -99,8 +104,9 @@ impl RtcpReplay {
     }
 }
 
-/// Which of the newest indexes were accepted: a bitmap whose words are re-used in a circle, as in RFC 6479, so that
-/// moving on clears words and shifts none. One word is always partly ahead, hence `(WORDS - 1) * 64` packets.
+/// Which of the newest indexes were accepted: a bitmap whose words are re-used in a circle, as in RFC 6479,
+/// so that moving on clears words and shifts none. One word is always partly ahead, hence `(WORDS - 1) *
+/// 64` packets.
 #[derive(Debug, Clone, Copy)]
 struct Window<const WORDS: usize> {
     /// One more than the newest accepted index; 0 before the first.
