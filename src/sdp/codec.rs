@@ -180,12 +180,17 @@ impl<K: Clone + PartialEq> Numbers<K> {
     }
 
     /// The number of `key`: the one it has, or `wish` if that is free, or the first of `others` that is.
-    pub(super) fn assign(&mut self, key: K, wish: u8, others: impl Iterator<Item = u8>) -> Option<u8> {
+    pub(super) fn assign(
+        &mut self,
+        key: K,
+        wish: Option<u8>,
+        others: impl Iterator<Item = u8>,
+    ) -> Option<u8> {
         if let Some(number) = self.of(&key) {
             return Some(number);
         }
-        let mut candidates = std::iter::once(wish).chain(others);
-        let number = candidates.find(|number| *number != 0 && !self.meaning.contains_key(number))?;
+        let mut candidates = wish.into_iter().chain(others);
+        let number = candidates.find(|number| !self.meaning.contains_key(number))?;
         self.meaning.insert(number, key);
         Some(number)
     }
@@ -253,8 +258,8 @@ mod tests {
         let mut numbers = Numbers::default();
         assert!(numbers.claim(96, "VP8"));
         assert!(!numbers.claim(96, "VP9"));
-        assert_eq!(numbers.assign("VP8", 120, dynamic_payload_types()), Some(96));
-        assert_eq!(numbers.assign("VP9", 96, dynamic_payload_types()), Some(97));
-        assert_eq!(numbers.assign("AV1", 45, dynamic_payload_types()), Some(45));
+        assert_eq!(numbers.assign("VP8", Some(120), dynamic_payload_types()), Some(96));
+        assert_eq!(numbers.assign("VP9", Some(96), dynamic_payload_types()), Some(97));
+        assert_eq!(numbers.assign("AV1", Some(45), dynamic_payload_types()), Some(45));
     }
 }

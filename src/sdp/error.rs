@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::LINES_MAX;
+use super::{Kind, LINES_MAX, TEXT_LINES_MAX};
 use crate::id::Mid;
 
 /// An m-line, by its index in the description and its mid.
@@ -30,7 +30,7 @@ pub enum SdpError {
     TooManyLines(usize),
     /// An offer where an answer was due, or the other way round.
     WrongKind {
-        expected: super::Kind,
+        expected: Kind,
     },
     NoIceUfrag,
     BadIceCredentials,
@@ -83,7 +83,10 @@ pub enum SdpError {
     NoPayloadTypeLeft,
 }
 
+const MAX_BUNDLE: &str = "create the RTCPeerConnection with bundlePolicy \"max-bundle\"";
+
 impl fmt::Display for SdpError {
+    /// What is wrong, then what to do about it. One arm per error, so that none is forgotten.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotSdp(why) => write!(f, "the session description is not SDP: {why}"),
@@ -91,65 +94,44 @@ impl fmt::Display for SdpError {
                 write!(f, "line {text_line} of the SDP holds a control character: end lines with CR LF only")
             }
             Self::TooManyTextLines(lines) => {
-                write!(
-                    f,
-                    "the SDP has {lines} lines, more than {}: split over sessions",
-                    super::TEXT_LINES_MAX
-                )
+                write!(f, "the SDP has {lines} lines, more than {TEXT_LINES_MAX}: split it over sessions")
             }
-            Self::TooManyLines(lines) => write!(
-                f,
-                "{lines} m-lines are more than the {LINES_MAX} one session can have: close tracks or open another session"
-            ),
-            Self::WrongKind { expected: super::Kind::Offer } => {
+            Self::TooManyLines(lines) => {
+                write!(f, "{lines} m-lines are more than {LINES_MAX}: close tracks or open another session")
+            }
+            Self::WrongKind { expected: Kind::Offer } => {
                 f.write_str("an answer came where an offer is due: send type \"offer\"")
             }
-            Self::WrongKind { expected: super::Kind::Answer } => {
+            Self::WrongKind { expected: Kind::Answer } => {
                 f.write_str("an offer came where an answer is due: send type \"answer\"")
             }
-            other => other.fmt_transport(f),
-        }
-    }
-}
-
-impl SdpError {
-    fn fmt_transport(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
             Self::NoIceUfrag => f.write_str("SDP contains no ice-ufrag"),
             Self::BadIceCredentials => f.write_str(
-                "ice-ufrag must have 4 to 256 characters and ice-pwd 22 to 256 (RFC 8839 §5.4): post the SDP as the browser wrote it",
+                "ice-ufrag needs 4 to 256 characters and ice-pwd 22 to 256 (RFC 8839): post the SDP unedited",
             ),
             Self::NoFingerprint => f.write_str(
-                "the SDP has no a=fingerprint of sha-256, sha-384 or sha-512: media is encrypted by DTLS-SRTP only",
+                "the SDP has no a=fingerprint of sha-256, sha-384 or sha-512: media goes by DTLS-SRTP only",
             ),
             Self::BadFingerprint(value) => {
-                write!(f, "a=fingerprint:{value} is not a hash in hexadecimal pairs of the length its name says")
+                write!(f, "a=fingerprint:{value} is no hash of that name in hexadecimal pairs")
             }
             Self::NoSetup => f.write_str("the SDP has no a=setup: offer actpass, answer active or passive"),
             Self::BadSetup(value) => {
                 write!(f, "a=setup:{value} cannot be used here: offer actpass, answer active or passive")
             }
             Self::RoleConflict => f.write_str(
-                "the offer asks for the DTLS role that we have since the first exchange: offer a=setup:actpass, or open a new session",
+                "the offer asks for the DTLS role we have since the first exchange: offer a=setup:actpass",
             ),
-            Self::NotBundled { lines } => write!(
-                f,
-                "the SDP bundles nothing although it has {lines} m-lines: create the RTCPeerConnection with bundlePolicy \"max-bundle\""
-            ),
-            Self::OutsideBundle(at) => write!(
-                f,
-                "{at} is outside the BUNDLE group: create the RTCPeerConnection with bundlePolicy \"max-bundle\""
-            ),
-            Self::NoRtcpMux(at) => write!(
-                f,
-                "{at} lacks a=rtcp-mux: create the RTCPeerConnection with rtcpMuxPolicy \"require\""
-            ),
-            other => other.fmt_line(f),
-        }
-    }
-
-    fn fmt_line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+            Self::NotBundled { lines } => {
+                write!(f, "the SDP bundles nothing although it has {lines} m-lines: {MAX_BUNDLE}")
+            }
+            Self::OutsideBundle(at) => write!(f, "{at} is outside the BUNDLE group: {MAX_BUNDLE}"),
+            Self::NoRtcpMux(at) => {
+                write!(
+                    f,
+                    "{at} lacks a=rtcp-mux: create the RTCPeerConnection with rtcpMuxPolicy \"require\""
+                )
+            }
             Self::BadMid { index, mid } => {
                 write!(f, "m-line {index} has a=mid:{mid}: a mid is 1 to 16 printable characters")
             }
@@ -157,19 +139,19 @@ impl SdpError {
             Self::BadRid { at, rid } => {
                 write!(f, "{at} has rid {rid}: a rid is 1 to 16 letters, digits, - or _")
             }
-            Self::OfferPending => f.write_str(
-                "an offer of this session waits for its answer: PUT the answer to renegotiate first",
-            ),
+            Self::OfferPending => {
+                f.write_str("an offer of this session waits: PUT its answer to renegotiate first")
+            }
             Self::NoOfferPending => {
                 f.write_str("no offer of this session waits for an answer: do not replay one")
             }
             Self::LineCount { expected, found } => write!(
                 f,
-                "the SDP has {found} m-lines where {expected} are due: m-lines are never removed, stopped ones stay with port 0"
+                "the SDP has {found} m-lines where {expected} are due: stopped ones stay, with port 0"
             ),
             Self::MidChanged { at, expected } => write!(
                 f,
-                "{at} stands where mid \"{expected}\" is alive: keep the order of m-lines of the last exchange"
+                "{at} stands where mid \"{expected}\" is alive: keep the order of the last exchange"
             ),
             Self::KindChanged(at) => {
                 write!(f, "{at} changed its media type: stop the transceiver and add another")
@@ -177,7 +159,7 @@ impl SdpError {
             Self::NoSuchMid(mid) => {
                 write!(
                     f,
-                    "no m-line of the offer has mid \"{mid}\": create the offer before you read the mid"
+                    "no live m-line of the offer has mid \"{mid}\": create the offer, then read the mid"
                 )
             }
             Self::Direction { at, peer_must_send: true } => {
@@ -195,9 +177,12 @@ impl SdpError {
             Self::NoCommonCodec(at) => write!(f, "{at} offers no codec that both ends of the track have"),
             Self::PayloadTypeConflict { at, payload_type, codec } => write!(
                 f,
-                "{at} uses payload type {payload_type} for {codec}, which means another codec on a bundled m-line: give each codec its own number"
+                "{at} uses payload type {payload_type} for {codec}, but it means another codec on a bundled \
+                 m-line: give each codec its own number"
             ),
-            _ => f.write_str("all dynamic payload types of this session are taken: open another session"),
+            Self::NoPayloadTypeLeft => {
+                f.write_str("all dynamic payload types of this session are taken: open another session")
+            }
         }
     }
 }

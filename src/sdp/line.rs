@@ -387,13 +387,12 @@ fn offered_codecs(source: &Send, numbers: &mut Numbers<CodecKey>) -> Vec<Codec> 
         if published.is_red() && !red_keeps_its_blocks(published, &source.codecs, numbers) {
             continue;
         }
-        let Some(pt) = numbers.assign(published.key(), published.pt, dynamic_payload_types()) else {
+        let Some(pt) = numbers.assign(published.key(), Some(published.pt), dynamic_payload_types()) else {
             continue;
         };
         let mut codec = Codec { pt, rtx_pt: None, feedback: feedback(source), ..published.clone() };
         if repairs(source) {
-            let wish = published.rtx_pt.unwrap_or(0);
-            codec.rtx_pt = numbers.assign(CodecKey::rtx(pt), wish, dynamic_payload_types());
+            codec.rtx_pt = numbers.assign(CodecKey::rtx(pt), published.rtx_pt, dynamic_payload_types());
         }
         // Two formats of a publisher that differ in level alone are one here.
         if !codecs.iter().any(|known| known.pt == codec.pt) {
@@ -407,7 +406,9 @@ fn offered_codecs(source: &Send, numbers: &mut Numbers<CodecKey>) -> Vec<Codec> 
 fn red_keeps_its_blocks(red: &Codec, published: &[Codec], numbers: &mut Numbers<CodecKey>) -> bool {
     red.red_blocks().all(|block| {
         let codec = published.iter().find(|codec| codec.pt == block);
-        codec.is_some_and(|codec| numbers.assign(codec.key(), block, dynamic_payload_types()) == Some(block))
+        codec.is_some_and(|codec| {
+            numbers.assign(codec.key(), Some(block), dynamic_payload_types()) == Some(block)
+        })
     })
 }
 
@@ -422,8 +423,7 @@ fn feedback(source: &Send) -> Vec<Feedback> {
 fn offered_extensions(source: &Send, numbers: &mut Numbers<Extension>) -> Vec<RemoteExtension> {
     let carried = Extension::ALL.iter().filter(|extension| source.carries(**extension));
     let with_id = |&extension: &Extension| {
-        let wish = source.extensions.id(extension).unwrap_or(0);
-        let id = numbers.assign(extension, wish, extension_ids())?;
+        let id = numbers.assign(extension, source.extensions.id(extension), extension_ids())?;
         Some(RemoteExtension { id, extension, direction: Direction::SendOnly })
     };
     carried.filter_map(with_id).collect()

@@ -32,7 +32,7 @@ use crate::rtp::extension::{Extension, ExtensionMap};
 pub use codec::{Codec, Feedback};
 pub use error::{Place, SdpError};
 pub use line::{Encoding, Line, LineState, Receive, SendCodec, Sending};
-pub use parse::{Fingerprint, Hash, Remote};
+pub use parse::{Fingerprint, HashAlgorithm, Remote};
 pub use session::Negotiation;
 
 /// M-lines of one description. A page that watches 500 streams at once is past what a browser decodes.

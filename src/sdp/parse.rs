@@ -40,19 +40,19 @@ struct Transport {
 /// The hash of a certificate (RFC 8122). A peer may list several; any of them may match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    pub algorithm: Hash,
+    pub algorithm: HashAlgorithm,
     pub bytes: Vec<u8>,
 }
 
 /// The hash functions we accept; weaker ones are skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hash {
+pub enum HashAlgorithm {
     Sha256,
     Sha384,
     Sha512,
 }
 
-impl Hash {
+impl HashAlgorithm {
     /// As SDP spells it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -542,7 +542,7 @@ fn fingerprints(own: &[Attribute], session: &[Attribute]) -> Result<Vec<Fingerpr
     let mut found = Vec::new();
     for text in values(at, "fingerprint") {
         let (name, hex) = text.split_once(' ').unwrap_or((text, ""));
-        let Some(algorithm) = Hash::from_name(name) else { continue };
+        let Some(algorithm) = HashAlgorithm::from_name(name) else { continue };
         let bytes = hex_pairs(hex.trim()).filter(|bytes| bytes.len() == algorithm.len());
         let bytes = bytes.ok_or_else(|| SdpError::BadFingerprint(text.to_owned()))?;
         let fingerprint = Fingerprint { algorithm, bytes };

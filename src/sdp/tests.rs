@@ -376,7 +376,7 @@ fn an_answer_without_an_offer_is_refused_and_a_bad_one_leaves_the_offer_out() {
     let (text, _) = client.offer(tracks_of(CHROMIUM), true).unwrap();
     insta::assert_snapshot!("pull_with_data_channels", text);
     let good = answer(&answer_to(&text));
-    let short = answer(&answer_to(&client.clone_without_last_line_of(&text)));
+    let short = answer(&answer_to(&without_data_channels(&text)));
     assert_eq!(client.apply_answer(&short), Err(SdpError::LineCount { expected: 3, found: 2 }));
     assert!(client.has_pending_offer());
     assert_eq!(client.apply_answer(&offer(CHROMIUM)), Err(SdpError::WrongKind { expected: Kind::Answer }));
@@ -384,11 +384,9 @@ fn an_answer_without_an_offer_is_refused_and_a_bad_one_leaves_the_offer_out() {
     assert_eq!(client.apply_answer(&good), Err(SdpError::NoOfferPending));
 }
 
-impl Negotiation {
-    fn clone_without_last_line_of(&self, text: &str) -> String {
-        let cut = text.rfind("m=").unwrap();
-        text[..cut].replace("BUNDLE 0 1 2", "BUNDLE 0 1")
-    }
+fn without_data_channels(text: &str) -> String {
+    let cut = text.rfind("m=").unwrap();
+    text[..cut].replace("BUNDLE 0 1 2", "BUNDLE 0 1")
 }
 
 #[test]
@@ -430,7 +428,7 @@ fn a_wish_the_offer_cannot_fill_changes_nothing() {
     let mut client = session();
     let refused = [
         (mid("0"), Intent::Send(audio_of(FIREFOX)), "does not receive"),
-        (mid("9"), Intent::Receive, "no m-line of the offer has mid \"9\""),
+        (mid("9"), Intent::Receive, "no live m-line of the offer has mid \"9\""),
     ];
     for (mid, intent, why) in refused {
         let error = client.answer(&offer(CHROMIUM), &[(mid, intent)]).unwrap_err().to_string();
@@ -479,4 +477,36 @@ fn an_offer_whose_lines_are_all_stopped_is_answered_with_none_alive() {
         .collect();
     let text = client.answer(&offer(&bare), &[]).unwrap();
     assert_eq!(count(&text, " 0 UDP"), 2);
+}
+
+#[test]
+fn the_transport_is_read_wherever_a_client_writes_it() {
+    let aiortc = offer(AIORTC);
+    let hashes: Vec<HashAlgorithm> = aiortc.fingerprints().iter().map(|print| print.algorithm).collect();
+    assert_eq!(hashes, [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512]);
+    assert_eq!(aiortc.candidates().len(), 1);
+    assert!(aiortc.candidates()[0].starts_with("candidate:1 1 udp "));
+    let firefox = offer(FIREFOX);
+    assert_eq!(firefox.fingerprints().len(), 1, "at the session level");
+    assert_eq!(firefox.ice().map(|(ufrag, pwd)| (ufrag.len(), pwd.len())), Some((8, 32)));
+    assert_eq!(firefox.setup(), Some(Setup::ActPass));
+    assert!(firefox.lines().iter().all(|line| !line.rejected), "bundle-only is alive in an offer");
+}
+
+#[test]
+fn a_line_closed_while_its_offer_is_out_is_rejected_by_the_next() {
+    let mut subscriber = session();
+    let (text, mids) = subscriber.offer(tracks_of(CHROMIUM), false).unwrap();
+    subscriber.close(mids[0]);
+    subscriber.apply_answer(&answer(&answer_to(&text))).unwrap();
+    assert_eq!(subscriber.line(mids[0]).unwrap().state, LineState::Closing);
+    assert!(subscriber.line(mids[0]).unwrap().send.is_none());
+    let (text, _) = pull(&mut subscriber, Vec::new());
+    assert_eq!((count(&text, "m=audio 0 "), count(&text, "m=video 9 ")), (1, 1));
+}
+
+#[test]
+fn a_session_has_a_last_m_line() {
+    let sends = vec![audio_of(GSTREAMER); LINES_MAX + 1];
+    assert_eq!(session().offer(sends, false), Err(SdpError::TooManyLines(LINES_MAX + 1)));
 }

@@ -100,7 +100,10 @@ impl Text {
 
     fn rejected(&mut self, line: &Line) {
         let section = &line.section;
-        line!(self, "m={} 0 {} {}", section.media, section.protocol, formats(line));
+        // One format is enough: nothing is negotiated here, but the grammar asks for one.
+        let formats = formats(line);
+        let format = formats.split(' ').next().unwrap_or("0");
+        line!(self, "m={} 0 {} {format}", section.media, section.protocol);
         line!(self, "c=IN IP4 0.0.0.0");
         line!(self, "a=mid:{}", line.mid);
         line!(self, "a=inactive");
