@@ -73,3 +73,50 @@ struct Config {
     token: String,
     base_path: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn page_and_everything_it_loads_is_served() {
+        let origin = start().await;
+        let mut wanted = BTreeSet::from(["/demo".to_owned()]);
+        let mut served = BTreeSet::new();
+        while let Some(path) = wanted.pop_first() {
+            let answer = reqwest::get(format!("{origin}{path}")).await.unwrap();
+            assert_eq!(answer.status(), 200, "{path}");
+            assert!(answer.headers()["content-security-policy"].to_str().unwrap().contains("'self'"));
+            let text = answer.text().await.unwrap();
+            served.insert(path);
+            wanted.extend(references(&text).filter(|found| !served.contains(found)));
+        }
+        let files = ["", "/api.js", "/page.js", "/peer.js", "/room.js", "/stats.js", "/style.css"];
+        assert_eq!(served, files.iter().map(|file| format!("/demo{file}")).collect());
+    }
+
+    #[tokio::test]
+    async fn config_tells_the_page_where_the_api_is_and_is_not_cached() {
+        let answer = reqwest::get(format!("{}/demo/config.json", start().await)).await.unwrap();
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+        let expected = serde_json::json!({ "appId": "a", "token": "s", "basePath": "/v1/apps/a" });
+        assert_eq!(answer.json::<serde_json::Value>().await.unwrap(), expected);
+    }
+
+    async fn start() -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let app = DemoApp { app_id: "a".into(), secret: "s".into(), base_path: "/v1/apps/a".into() };
+        tokio::spawn(async move { axum::serve(listener, router(app)).await });
+        origin
+    }
+
+    /// The files that quoted text names: `"/demo/x.css"` in HTML, `"./x.js"` in a module.
+    fn references(text: &str) -> impl Iterator<Item = String> {
+        let is_file = |quoted: &&str| quoted.ends_with(".js") || quoted.ends_with(".css");
+        let quoted = text.split('"').filter(is_file);
+        quoted.map(|name| format!("/demo/{}", name.trim_start_matches("/demo/").trim_start_matches("./")))
+    }
+}

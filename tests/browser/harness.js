@@ -285,18 +285,24 @@ export async function until(what, limitMs, probe) {
   throw new Error(`waited ${limitMs / 1000} s for ${what}`);
 }
 
-/** Runs `story`; if it fails, prints what the pages and the server saw. */
+/** Runs `story`; if it fails, or a page threw meanwhile, prints what the pages and the server saw. */
 export async function explained({ server, pages }, story) {
   try {
     await story();
+    for (const page of pages) assert.deepEqual(page.errors, []);
   } catch (error) {
-    for (const page of pages) {
-      const diagnosis = await page.call("diagnosis").catch((reason) => `no diagnosis: ${reason}`);
-      console.error(`--- ${page.browserName}`, page.errors, JSON.stringify(diagnosis, null, 1));
-    }
+    for (const page of pages) await explain(page);
     console.error(`--- server\n${server.lastLogLines}`);
     throw error;
   }
+}
+
+async function explain(page) {
+  const diagnosis = await page.call("diagnosis").catch((reason) => ({ none: `${reason}` }));
+  const lines = Object.entries(diagnosis).flatMap(([name, value]) =>
+    [value].flat().map((item) => `${name}: ${JSON.stringify(item)}`),
+  );
+  console.error(`--- ${page.browserName}\n${[...page.errors, ...lines].join("\n")}`);
 }
 
 /** The pictures and samples of every received track must be decoded at a live pace for two seconds. */

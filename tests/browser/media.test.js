@@ -122,8 +122,9 @@ for (const [first, second] of PAIRINGS) {
             assert.equal(busiest(received), home, `the publisher moved: ${received}`);
             return;
           }
-          await subscriber.close();
-          pages.pop();
+          // Otherwise the shard goes on sending to the closed page until it notices.
+          await subscriber.call("forceClosePulled");
+          await pages.pop().close();
         }
         assert.fail(`${SESSIONS_UNTIL_OTHER_SHARD} subscribers all landed on the publisher's shard ${home}`);
       }));

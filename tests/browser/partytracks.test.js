@@ -33,7 +33,9 @@ for (const [first, second] of PAIRINGS) {
 
     it("plays in one page what the other pushes, and again after a close", LIMIT, () =>
       explained({ server, pages }, async () => {
-        for (const browser of [first, second]) pages.push(await browsers[browser].open(`${site.url}/partytracks.html`));
+        for (const name of [first, second]) {
+          pages.push(await browsers[name].open(`${site.url}/partytracks.html`));
+        }
         const [publisher, subscriber] = pages;
         const metadata = await publisher.call("publish");
         await subscriber.call("pull", metadata);

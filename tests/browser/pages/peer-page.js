@@ -77,7 +77,8 @@ function recordRequests() {
   window.fetch = async (url, init) => {
     const response = await original(url, init);
     const answer = await response.clone().text();
-    apiLog.push({ request: `${init?.method ?? "GET"} ${url}`, body: init?.body, status: response.status, answer });
+    const request = `${init?.method ?? "GET"} ${url}`;
+    apiLog.push({ request, body: init?.body, status: response.status, answer });
     return response;
   };
 }
