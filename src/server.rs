@@ -1,17 +1,46 @@
 //! Puts the planes together and runs them until the process is told to stop.
 //!
 //! Relies on a checked [`Config`]. Does not exit, print or install anything global: `main` does, so that a
-//! test can run a server beside itself. What is here is the HTTP listener alone; it knows no path yet.
+//! test can run a server beside itself. The calling thread becomes the control thread, HTTP included; each
+//! shard gets a thread of its own, pinned to its core.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use axum::Router;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::LocalSet;
 
+use crate::api::{self, ApiState, Apps, Limits};
 use crate::config::Config;
+use crate::control::request::ControlHandle;
+use crate::control::transport::Identity;
+use crate::control::{self, Control};
+use crate::demo::{self, DemoApp};
+use crate::id::ShardId;
+use crate::io::Bell;
+use crate::io::udp::{UdpIo, UdpOptions};
+use crate::shard::{Shard, ShardSettings};
+use crate::stats::Snapshots;
+use crate::time::Clock;
+use crate::wiring::{ShardEnds, wire};
+
+/// Tracks that may exist at a time: eight bytes of table each.
+const TRACKS_MAX: u32 = 65_536;
+
+/// Verbs that wait for control. It takes them as fast as they come; more than this is a stuck control.
+const REQUESTS_MAX: usize = 1_024;
+
+/// How long a request body may take to arrive.
+const BODY_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The server accepts requests.
 #[derive(Debug, Clone, Copy)]
@@ -61,18 +90,128 @@ impl From<io::Error> for ServerError {
     }
 }
 
-/// Runs the server on this thread; calls `on_ready` once it accepts requests. Returns after SIGTERM or
-/// SIGINT, when the requests under way have been answered.
+/// Runs the server; calls `on_ready` once it accepts requests. Returns after SIGTERM or SIGINT, when the
+/// requests under way have been answered and the shards have stopped.
 pub fn run(config: Config, on_ready: impl FnOnce(Ready)) -> Result<(), ServerError> {
+    let clock = Clock::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let listener = runtime.block_on(bind_http(config.http)).map_err(ServerError::Start)?;
+    let sockets = bind_shards(&config)?;
+    let bells: Vec<_> = sockets.iter().map(|(io, bell)| (bell.clone(), io.local_addr().port())).collect();
+    let (ends, control) = wire(&bells, TRACKS_MAX)?;
+    let snapshots = Arc::new(Snapshots::new(ends.len() as u16));
+    let identity =
+        Identity::generate().ok_or_else(|| io::Error::other("no DTLS certificate could be made"))?;
+    let settings = control_settings(&config);
+    let rng = StdRng::from_os_rng();
+    let control_bell = control.bell;
+    let control = Control::new(settings, identity, control.links, control.table, snapshots.clone(), rng);
+    let shards = start_shards(&config, clock, sockets, ends)?;
+    let served = LocalSet::new().block_on(&runtime, async {
         let stop = StopSignal::new()?;
-        let listener = bind_http(config.http).await.map_err(ServerError::Start)?;
+        let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
+        let (stopping, stopping_seen) = watch::channel(false);
+        let router = router(&config, ControlHandle::new(requests), snapshots, stopping_seen);
+        let (http_done, stop_control) = oneshot::channel::<()>();
+        let control = control.run(inbox, control_bell, async { drop(stop_control.await) });
+        let control = tokio::task::spawn_local(control);
         on_ready(Ready { http: listener.local_addr()? });
-        axum::serve(listener, Router::new()).with_graceful_shutdown(stop.received()).await?;
-        tracing::info!("stopped");
-        Ok(())
-    })
+        let shutdown = async move {
+            stop.received().await;
+            stopping.send_replace(true);
+        };
+        let served = api::serve(listener, router, shutdown).await;
+        drop(http_done);
+        control.await.map_err(io::Error::other)??;
+        served
+    });
+    for shard in shards {
+        shard.join().map_err(|_| io::Error::other("a shard has panicked"))?;
+    }
+    served?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// One socket per shard, with the bell that wakes its thread.
+fn bind_shards(config: &Config) -> Result<Vec<(UdpIo, Bell)>, ServerError> {
+    let mut sockets = Vec::new();
+    for shard in 0..config.shard_cores.len() {
+        let port = config.udp_port_of(ShardId(shard as u16));
+        let address = SocketAddr::new(config.udp_bind, port);
+        let segments = if config.no_gso { 1 } else { UdpOptions::default().gso_segments_max };
+        let options = UdpOptions { gso_segments_max: segments, ..UdpOptions::default() };
+        let bell = Bell::new()?;
+        let io = UdpIo::bind(address, bell.clone(), options).map_err(|error| {
+            let remedy = "choose free ports of an address of this host with --udp-port and --udp-bind";
+            let problem = error.source.to_string();
+            ServerError::Start(StartError { flag: "--udp-port", value: port.to_string(), problem, remedy })
+        })?;
+        sockets.push((io, bell));
+    }
+    Ok(sockets)
+}
+
+fn start_shards(
+    config: &Config,
+    clock: Clock,
+    sockets: Vec<(UdpIo, Bell)>,
+    ends: Vec<ShardEnds>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let settings = ShardSettings { media_timeout: config.media_timeout };
+    let cores = config.shard_cores.iter().copied();
+    let mut threads = Vec::new();
+    for (at, (((io, bell), ends), core)) in sockets.into_iter().zip(ends).zip(cores).enumerate() {
+        let id = ShardId(at as u16);
+        let mut shard = Shard::new(id, io, settings, ends.table, ends.neighbours, ends.control);
+        let thread = thread::Builder::new().name(format!("shard-{at}")).spawn(move || {
+            if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+                tracing::warn!(shard = at, core, "could not pin the shard; its latency will vary");
+            }
+            shard.run(clock, &bell);
+        })?;
+        threads.push(thread);
+    }
+    Ok(threads)
+}
+
+fn control_settings(config: &Config) -> control::Settings {
+    control::Settings {
+        advertise: config.advertise.clone(),
+        never_connected_timeout: config.never_connected_timeout,
+        connectivity_timeout: config.connectivity_timeout,
+        connect_wait: config.connect_wait,
+        pull_wait: config.pull_wait,
+        offer_timeout: config.offer_timeout,
+        sessions_max: config.max_sessions,
+        tracks_max: TRACKS_MAX,
+    }
+}
+
+fn router(
+    config: &Config,
+    control: ControlHandle,
+    snapshots: Arc<Snapshots>,
+    stopping: watch::Receiver<bool>,
+) -> Router {
+    let pairs = config.apps.iter().map(|app| (app.id.0.clone(), app.secret.reveal().to_owned()));
+    let apps = Arc::new(pairs.collect::<Apps>());
+    // The apps do not change while the server runs; the channel keeps its last value without a sender.
+    let (_, apps) = watch::channel(apps);
+    let limits = Limits {
+        body_bytes_max: config.max_body_bytes,
+        body_read_timeout: BODY_READ_TIMEOUT,
+        session_requests_per_second: config.max_requests_per_second,
+    };
+    let router = api::router(ApiState::new(control, apps, snapshots, stopping, limits));
+    match config.apps.first().filter(|_| config.serves_demo()) {
+        Some(app) => router.merge(demo::router(DemoApp {
+            app_id: app.id.0.clone(),
+            secret: app.secret.reveal().to_owned(),
+            base_path: format!("/v1/apps/{}", app.id.0),
+        })),
+        None => router,
+    }
 }
 
 async fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -14,7 +14,7 @@ use crate::control::request::{AppId, ErrorCode, RequestError};
 use crate::control::transport::{Credentials, Peer, Transport};
 use crate::id::{LegId, Mid, SessionId, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
-use crate::sdp::{DtlsRole, Hash, LineState, LocalTransport, Negotiation, Remote};
+use crate::sdp::{DtlsRole, HashAlgorithm, LineState, LocalTransport, Negotiation, Remote};
 
 /// Verified paths that control remembers having told the shard of.
 const PATHS_MAX: usize = 16;
@@ -183,7 +183,7 @@ fn peer(remote: &Remote, role: Option<DtlsRole>) -> Result<Peer, RequestError> {
     let unusable = |problem: &str| RequestError::new(ErrorCode::InvalidSessionDescription, problem);
     let (ufrag, password) = remote.ice().ok_or_else(|| unusable("the description has no live m-line"))?;
     let fingerprint =
-        remote.fingerprints().iter().find(|f| f.algorithm == Hash::Sha256).ok_or_else(|| {
+        remote.fingerprints().iter().find(|f| f.algorithm == HashAlgorithm::Sha256).ok_or_else(|| {
             unusable("the description has no sha-256 fingerprint: add one, every DTLS library can make it")
         })?;
     Ok(Peer {
