@@ -108,6 +108,7 @@ impl Line {
     pub(super) fn of_remote(remote: &RemoteLine) -> Self {
         let mut section = Section::new(&remote.media, &remote.protocol);
         // Enough for a rejection, which need not repeat the list (RFC 3264 §6).
+        section.codecs.extend(remote.codecs.first().cloned());
         section.formats = remote.formats.split_ascii_whitespace().next().unwrap_or("0").to_owned();
         Self::new(remote.mid, remote.kind, LineState::Live, section)
     }
@@ -176,7 +177,7 @@ impl Line {
     pub(super) fn reject(&mut self) {
         self.state = LineState::Closed;
         self.forget_media();
-        self.section.codecs = Vec::new();
+        self.section.codecs.truncate(1);
         self.section.extensions = Vec::new();
     }
 

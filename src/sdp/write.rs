@@ -98,15 +98,18 @@ impl Text {
         }
     }
 
+    /// Nothing is negotiated here, but the grammar asks for a format, and str0m for the rtpmap of each.
     fn rejected(&mut self, line: &Line) {
         let section = &line.section;
-        // One format is enough: nothing is negotiated here, but the grammar asks for one.
-        let formats = formats(line);
-        let format = formats.split(' ').next().unwrap_or("0");
+        let codec = section.codecs.first();
+        let format = codec.map_or_else(|| section.formats.clone(), |codec| codec.pt.to_string());
         line!(self, "m={} 0 {} {format}", section.media, section.protocol);
         line!(self, "c=IN IP4 0.0.0.0");
         line!(self, "a=mid:{}", line.mid);
         line!(self, "a=inactive");
+        if let Some(codec) = codec {
+            line!(self, "a=rtpmap:{} {}", codec.pt, codec.rtpmap());
+        }
     }
 
     fn live(&mut self, line: &Line) {

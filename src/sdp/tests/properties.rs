@@ -1,6 +1,11 @@
 //! What holds for any text and any order of verbs.
 
+use std::sync::LazyLock;
+
 use super::*;
+
+/// The tracks of all recorded publishers.
+static SOURCES: LazyLock<Vec<Send>> = LazyLock::new(|| ALL.iter().flat_map(|sdp| tracks_of(sdp)).collect());
 
 /// One step of a session, as control or the client may take it.
 #[derive(Debug, Clone)]
@@ -219,12 +224,11 @@ proptest! {
                 prop_assert_eq!(ours.lines().len(), remote.lines().len());
             }
         }
-        let _ = session.offer(tracks_of(CHROMIUM), true);
+        let _ = session.offer(SOURCES.clone(), true);
     }
 
     #[test]
     fn any_life_of_a_session_keeps_its_numbers_and_lines(steps in steps()) {
-        let sources: Vec<Send> = ALL.iter().flat_map(|sdp| tracks_of(sdp)).collect();
         let mut session = session();
         let mut client = Client { sections: Vec::new(), next_mid: 0 };
         // A session begins with data channels or media; an empty client cannot offer.
@@ -233,7 +237,7 @@ proptest! {
         let mut version = 1;
         for step in &steps {
             let agreed = client.sections.len();
-            let text = run(step, &mut session, &mut client, &sources);
+            let text = run(step, &mut session, &mut client, &SOURCES);
             prop_assert!(session.lines().len() >= agreed, "m-lines never go");
             if let Some(text) = text {
                 check(&text, &mut version);
