@@ -227,8 +227,8 @@ impl Consumer {
 
     /// The producer was dropped. Records may be left: all there will ever be, `next` returns.
     pub fn is_abandoned(&self) -> bool {
-        // Acquire: the last records are visible to whoever calls `next` after this.
-        self.shared.published.load(Ordering::Acquire) & GONE != 0
+        // Relaxed: `next` looks at the same atomic again, and never finds an older value.
+        self.shared.published.load(Ordering::Relaxed) & GONE != 0
     }
 }
 

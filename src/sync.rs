@@ -63,6 +63,7 @@ mod shadow {
     }
 
     impl Shadow {
+        #[expect(clippy::arc_with_non_send_sync, reason = "loom runs all threads of a model on one")]
         pub fn new(cells: usize) -> Self {
             Self(std::sync::Arc::new(Inner {
                 cells: (0..cells).map(|_| UnsafeCell::new(())).collect(),
