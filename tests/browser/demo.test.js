@@ -113,6 +113,7 @@ async function screenshot(page, name, colorScheme) {
 function explain(page) {
   return async (error) => {
     const text = await page.handle.evaluate(() => document.body.innerText);
-    throw new Error(`${error.message}\n--- page\n${text}\n${page.errors}\n--- server\n${server.lastLogLines}`);
+    const shown = `--- page\n${text}\n${page.errors}\n--- server\n${server.lastLogLines}`;
+    throw new Error(`${error.message}\n${shown}`);
   };
 }

@@ -166,7 +166,8 @@ async function respond(server, request, response) {
     ? path.join(HERE, "../../src/demo/static", demo[1])
     : path.join(HERE, "pages", path.basename(pathname));
   const type = pathname.endsWith(".js") ? "text/javascript" : "text/html";
-  const body = pathname === "/partytracks-page.js" ? await bundle(file) : await readFile(file).catch(() => null);
+  const read = pathname === "/partytracks-page.js" ? bundle : readFile;
+  const body = await read(file).catch((error) => (error.code === "ENOENT" ? null : Promise.reject(error)));
   if (body === null) return response.writeHead(404).end();
   response.writeHead(200, { "Content-Type": `${type}; charset=utf-8` }).end(body);
 }

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 
-import { Browsers, METRICS, assertPlays, explained, sleep, startServer, startSite, until } from "./harness.js";
+import { Browsers, METRICS, startServer, startSite } from "./harness.js";
+import { assertPlays, explained, sleep, until } from "./harness.js";
 
 const PAIRINGS = [
   ["chromium", "chromium"],

@@ -29,24 +29,27 @@ after(async () => {
 for (const [first, second] of PAIRINGS) {
   describe(`partytracks in ${first} and ${second}`, () => {
     const pages = [];
+    let metadata;
     after(() => Promise.all(pages.map((page) => page.close())));
+    const story = (tell) => () => explained({ server, pages }, tell);
 
-    it("plays in one page what the other pushes, and again after a close", LIMIT, () =>
-      explained({ server, pages }, async () => {
-        for (const name of [first, second]) {
-          pages.push(await browsers[name].open(`${site.url}/partytracks.html`));
-        }
-        const [publisher, subscriber] = pages;
-        const metadata = await publisher.call("publish");
-        await subscriber.call("pull", metadata);
-        await assertPlays(subscriber, 2);
-        await assertPictureMoves(subscriber);
+    it("one page plays what the other pushes", LIMIT, story(async () => {
+      for (const name of [first, second]) {
+        pages.push(await browsers[name].open(`${site.url}/partytracks.html`));
+      }
+      metadata = await pages[0].call("publish");
+      await pages[1].call("pull", metadata);
+      await assertPlays(pages[1], 2);
+      await assertPictureMoves(pages[1]);
+    }));
 
-        await subscriber.call("unsubscribe");
-        await subscriber.call("pull", metadata);
-        await assertPlays(subscriber, 2);
-        await assertPictureMoves(subscriber);
-      }));
+    // The close lists two mids but stops one m-line, the first of the BUNDLE group.
+    it("it plays again after partytracks closed what nobody subscribed to", LIMIT, story(async () => {
+      await pages[1].call("unsubscribe");
+      await pages[1].call("pull", metadata);
+      await assertPlays(pages[1], 2);
+      await assertPictureMoves(pages[1]);
+    }));
   });
 }
 

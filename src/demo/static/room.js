@@ -1,7 +1,7 @@
-// A room: everybody publishes into a session of their own and pulls everybody else's tracks into the same one.
+// A room: everybody publishes into a session of their own, and pulls everybody else's tracks into the same.
 //
-// The API has no rooms. A small WebSocket hub tells who is here, with which session and track names; a room is
-// the loop that makes what is pulled equal to what the hub tells. Events: "change" (look at the fields
+// The API has no rooms. A small WebSocket hub tells who is here, with which session and track names; a room
+// is the loop that makes what is pulled equal to what the hub tells. Events: "change" (look at the fields
 // below), "status" (`detail` is a sentence for the user).
 
 import { Api } from "./api.js";
@@ -78,7 +78,7 @@ export class Room extends EventTarget {
     });
   }
 
-  /** Mutes without a negotiation: silence still flows as packets, which keep the track alive on the server. */
+  /** Mutes without a negotiation: silence flows as packets too, which keep the track alive on the server. */
   mute(trackName, muted) {
     const sent = this.sent.find((candidate) => candidate.trackName === trackName);
     sent.muted = muted;
@@ -129,16 +129,18 @@ export class Room extends EventTarget {
   }
 
   async #pull(tracks) {
+    // The map belongs to the connection; a renewed one has another.
+    const { pulled } = this;
     const results = await this.#peer.pull(tracks);
-    for (const result of results) if (result.transceiver) this.pulled.set(keyOf(result), result);
+    for (const result of results) if (result.transceiver) pulled.set(keyOf(result), result);
     const failed = results.find(({ transceiver }) => !transceiver);
     if (failed) {
       const { errorDescription = "the reply does not name the track", errorCode = "no_mid" } = failed;
       this.#say(`A track cannot be pulled yet: ${errorDescription} (${errorCode})`);
       clearTimeout(this.#nextPull);
       this.#nextPull = this.#later(() => this.#reconcile());
-    } else {
-      this.#failures = 0;
+    } else if (this.connection.connectionState === "connected") {
+      this.#connected();
     }
   }
 
@@ -147,7 +149,7 @@ export class Room extends EventTarget {
   #newPeer() {
     const peer = new Peer(this.#api);
     this.#peer = peer;
-    this.pulled.clear();
+    this.pulled = new Map();
     peer.connection.addEventListener("connectionstatechange", () => {
       if (peer !== this.#peer || this.#left) return;
       const state = peer.connection.connectionState;
@@ -162,7 +164,7 @@ export class Room extends EventTarget {
     this.#say("Connected.");
   }
 
-  /** Runs a negotiation in its turn. When one fails the two ends may disagree, so the connection is renewed. */
+  /** Runs a negotiation in its turn. If it fails, the two ends may disagree: the connection is renewed. */
   async #inTurn(negotiation) {
     const peer = this.#peer;
     const stale = () => this.#left || peer !== this.#peer;
@@ -182,6 +184,7 @@ export class Room extends EventTarget {
       return;
     }
     peer.connection.close();
+    for (const sent of this.sent) sent.transceiver = null;
     this.#newPeer();
     this.#changed();
     this.#say(`${error.message} Reconnecting…`);

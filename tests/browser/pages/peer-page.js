@@ -54,8 +54,8 @@ window.page = {
       body: JSON.stringify({ tracks, force: true }),
     });
     const reply = await response.json();
-    if (!response.ok || reply.tracks.some(({ errorCode }) => errorCode)) throw new Error(JSON.stringify(reply));
-    return reply;
+    const failed = !response.ok || reply.tracks.some(({ errorCode }) => errorCode);
+    if (failed) throw new Error(`close failed: ${JSON.stringify(reply)}`);
   },
 
   received: () => Promise.all([...pulled.values()].map(({ transceiver }) => decoded(transceiver.receiver))),
