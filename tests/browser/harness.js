@@ -41,7 +41,9 @@ export async function startServer({ app = APP } = {}) {
   const [httpPort, udpPort] = [await freeTcpPort(), await freeUdpPorts(SHARDS)];
   const flags = ["--http", `127.0.0.1:${httpPort}`, "--udp-port", `${udpPort}`, "--shards", `${SHARDS}`];
   if (app) flags.push("--app", `${app.id}:${app.secret}`);
-  const child = spawn(binary, ["serve", ...flags], { stdio: ["ignore", "pipe", "pipe"] });
+  // FANLINE_* are settings to the server; ours, like FANLINE_BIN, it would refuse.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("FANLINE_")));
+  const child = spawn(binary, ["serve", ...flags], { env, stdio: ["ignore", "pipe", "pipe"] });
   process.once("exit", () => child.kill("SIGKILL"));
   const log = [];
   for (const output of [child.stdout, child.stderr]) output.on("data", (text) => log.push(`${text}`));
