@@ -299,6 +299,7 @@ impl State {
         if let Some((path, nominated)) = outcome.verified
             && session.verify(path, nominated, now)
         {
+            tracing::debug!(session = %id, remote = %path.remote, nominated, "verified a path");
             self.remotes.insert((shard, path.remote), id);
             self.shards.tell(shard, Command::AddPath { slot, path, nominated });
         }
@@ -314,10 +315,14 @@ impl State {
             tracing::error!(session = %id, "the transport sent SRTP or SRTCP by itself; dropped");
         }
         if outcome.closed {
-            self.ended.push((id, "closed by the peer"));
+            session.connected = false;
+            // A client that stops all its m-lines closes the transport with them and may come back with another.
+            if !session.has_lost_its_transport() {
+                self.ended.push((id, "closed by the peer"));
+            }
         }
         let due = session.transport.next_timeout();
-        if session.deadline.is_none_or(|known| due < known) {
+        if !outcome.closed && session.deadline.is_none_or(|known| due < known) {
             session.deadline = Some(due);
             self.deadlines.push(Reverse((due, id)));
         }

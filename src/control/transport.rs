@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use str0m::config::{DtlsCert, Fingerprint};
-use str0m::ice::StunMessage;
+use str0m::ice::{StunMessage, TransId};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
@@ -75,13 +75,27 @@ pub struct Transport {
     local_v6: SocketAddr,
     /// Our own address towards each remote that ICE verified.
     paths: Vec<Path>,
+    /// Connectivity checks that wait for their answer: one that comes before the peer's credentials is
+    /// answered when they come.
+    checks: Vec<Check>,
     peer: Option<Peer>,
     sctp_started: bool,
     next_timeout: Instant,
 }
 
+/// A connectivity check as it came. An answer with its transaction id proves that it was verified.
+#[derive(Clone, Copy)]
+struct Check {
+    transaction: TransId,
+    path: Path,
+    nominates: bool,
+}
+
 /// Remote addresses one session may be verified from; the oldest gives way.
 const PATHS_MAX: usize = 16;
+
+/// Checks that may wait for an answer at a time; the oldest gives way. Clients repeat theirs.
+const CHECKS_MAX: usize = 16;
 
 impl Identity {
     /// `None` if the crypto library cannot make a certificate.
@@ -120,6 +134,7 @@ impl Transport {
             local_v4,
             local_v6,
             paths: Vec::new(),
+            checks: Vec::new(),
             peer: None,
             sctp_started: false,
             next_timeout: now,
@@ -163,8 +178,10 @@ impl Transport {
     }
 
     pub fn handle_timeout(&mut self, now: Instant, send: &mut impl Send) -> Outcome {
-        let fed = self.rtc.handle_input(Input::Timeout(now));
-        self.drain(fed.is_err(), None, send)
+        if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {
+            tracing::debug!(%error, "the transport's timer failed");
+        }
+        self.drain(None, send)
     }
 
     /// Feeds a punted datagram.
@@ -179,15 +196,24 @@ impl Transport {
         let Ok(receive) = Receive::new(Protocol::Udp, path.remote, local, datagram) else {
             return Outcome::default();
         };
-        let nominates = StunMessage::parse(datagram).is_ok_and(|message| message.use_candidate());
-        let fed = self.rtc.handle_input(Input::Receive(now, receive));
-        self.drain(fed.is_err(), Some((*path, nominates)), send)
+        if let Some(message) = StunMessage::parse(datagram).ok().filter(StunMessage::is_binding_request) {
+            if self.checks.len() == CHECKS_MAX {
+                self.checks.remove(0);
+            }
+            let (transaction, nominates) = (message.trans_id(), message.use_candidate());
+            self.checks.push(Check { transaction, path: *path, nominates });
+        }
+        // What cannot be taken is the sender's fault, and anybody can send it: it must not end the session.
+        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
+            tracing::debug!(%error, "a datagram was refused");
+        }
+        self.drain(Some(*path), send)
     }
 
     /// Sends what str0m wants sent and gathers what has happened. `from` is the path of the datagram that
-    /// was fed and whether it nominates: an answer to it proves that the check was verified.
-    fn drain(&mut self, failed: bool, from: Option<(Path, bool)>, send: &mut impl Send) -> Outcome {
-        let mut outcome = Outcome { closed: failed, ..Outcome::default() };
+    /// was fed: what goes back to its sender leaves from where it came in.
+    fn drain(&mut self, from: Option<Path>, send: &mut impl Send) -> Outcome {
+        let mut outcome = Outcome::default();
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(at)) => {
@@ -215,7 +241,7 @@ impl Transport {
         &mut self,
         to: SocketAddr,
         datagram: &[u8],
-        from: Option<(Path, bool)>,
+        from: Option<Path>,
         outcome: &mut Outcome,
         send: &mut impl Send,
     ) {
@@ -224,16 +250,22 @@ impl Transport {
             outcome.media_sent += 1;
             return;
         }
-        let answered = from.filter(|(path, _)| path.remote == to);
-        if let Some((path, nominates)) = answered
-            && kind == DatagramKind::Stun
-            && StunMessage::parse(datagram).is_ok_and(|m| m.is_successful_binding_response())
-        {
+        let check = self.answered_check(datagram);
+        if let Some(Check { path, nominates, .. }) = check {
             self.remember(path);
             outcome.verified = Some((path, nominates));
         }
-        let path = answered.map(|(path, _)| path).or_else(|| self.path_to(to));
-        send.send(&path.unwrap_or(Path { remote: to, local: None }), datagram);
+        let path = check.map(|check| check.path).or(from).filter(|path| path.remote == to);
+        let path = path.or_else(|| self.path_to(to)).unwrap_or(Path { remote: to, local: None });
+        send.send(&path, datagram);
+    }
+
+    /// The check that `datagram`, about to leave, is the answer to.
+    fn answered_check(&mut self, datagram: &[u8]) -> Option<Check> {
+        let message = StunMessage::parse(datagram).ok()?;
+        let answers = message.is_successful_binding_response();
+        let at = self.checks.iter().position(|check| answers && check.transaction == message.trans_id())?;
+        Some(self.checks.remove(at))
     }
 
     fn path_to(&self, remote: SocketAddr) -> Option<Path> {

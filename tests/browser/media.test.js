@@ -110,16 +110,16 @@ for (const [first, second] of PAIRINGS) {
         const publisher = await openPeer(first);
         pages.push(publisher);
         const tracks = await publisher.call("publish");
-        const home = busiest(await server.rise(METRICS.received, 1_000));
+        const home = busiest(await server.rise(METRICS.received, 2_500));
 
         for (let attempt = 0; attempt < SESSIONS_UNTIL_OTHER_SHARD; attempt++) {
           const subscriber = await openPeer(second);
           pages.push(subscriber);
           await subscriber.call("pull", tracks);
           await assertPlays(subscriber, 2);
-          const sent = await server.rise(METRICS.sent, 1_000);
+          const sent = await server.rise(METRICS.sent, 2_500);
           if (busiest(sent) !== home) {
-            const received = await server.rise(METRICS.received, 1_000);
+            const received = await server.rise(METRICS.received, 2_500);
             assert.equal(busiest(received), home, `the publisher moved: ${received}`);
             return;
           }
