@@ -138,7 +138,7 @@ impl State {
         session.published.push(Published { mid, name: name.clone(), track: Some(key) });
         let (shard, slot) = (session.shard, session.slot);
         self.shards.tell(shard, Command::AddTrack { track: Box::new(config.clone()) });
-        self.tracks.insert(id, mid, name, receive, config);
+        self.tracks.insert(id, name, receive, config);
         let publication = Box::new(publication);
         Ok(self.shards.ask(shard, |ack| Command::Publish { slot, publication, ack }))
     }

@@ -35,6 +35,8 @@ pub struct Session {
     /// The last connectivity check that was verified.
     pub last_check: Option<Instant>,
     pub offered_at: Option<Instant>,
+    /// The BUNDLE tag of the last exchange.
+    bundle_tag: Option<Mid>,
     /// Verbs that change the session hold this, so that one offer/answer runs at a time.
     pub turn: Arc<Mutex<()>>,
     /// Told when the session connects or ends.
@@ -96,6 +98,7 @@ impl Session {
             began: now,
             last_check: None,
             offered_at: None,
+            bundle_tag: None,
             turn: Arc::default(),
             changed: Rc::default(),
             published: Vec::new(),
@@ -159,10 +162,6 @@ impl Session {
         true
     }
 
-    pub fn paths(&self) -> &[Path] {
-        &self.paths
-    }
-
     /// Learns the peer from its description and starts the transport, or renews its credentials.
     pub fn meet(&mut self, remote: &Remote, has_data_channels: bool) -> Result<(), RequestError> {
         let peer = peer(remote, self.negotiation.dtls_role())?;
@@ -175,6 +174,11 @@ impl Session {
         if has_data_channels {
             self.transport.start_sctp();
         }
+        let tag = self.negotiation.bundle_tag();
+        if self.bundle_tag.is_some() && tag != self.bundle_tag {
+            self.transport.expect_renewal();
+        }
+        self.bundle_tag = tag;
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use crate::id::{MediaKind, Mid, SessionId, ShardId, TrackKey};
+use crate::id::{MediaKind, SessionId, ShardId, TrackKey};
 use crate::sdp::{Codec, Receive};
 use crate::shard::command::TrackConfig;
 use crate::table::{Entry, ShardSet};
@@ -14,7 +14,6 @@ use crate::table::{Entry, ShardSet};
 pub struct Track {
     pub config: TrackConfig,
     pub session: SessionId,
-    pub mid: Mid,
     pub name: String,
     /// What the publisher and we agreed on, under the publisher's numbers.
     pub receive: Receive,
@@ -88,17 +87,9 @@ impl Tracks {
         self.free.push(TrackKey { generation: key.generation.wrapping_add(1), ..key });
     }
 
-    pub fn insert(
-        &mut self,
-        session: SessionId,
-        mid: Mid,
-        name: String,
-        receive: Receive,
-        config: TrackConfig,
-    ) {
+    pub fn insert(&mut self, session: SessionId, name: String, receive: Receive, config: TrackConfig) {
         let track = Track {
             session,
-            mid,
             name,
             receive,
             active: false,

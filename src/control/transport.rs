@@ -71,15 +71,24 @@ impl<F: FnMut(&Path, &[u8])> Send for F {
 pub struct Transport {
     rtc: Rtc,
     keys: KeySlot,
+    local: Credentials,
+    certificate: DtlsCert,
     local_v4: SocketAddr,
     local_v6: SocketAddr,
     /// Our own address towards each remote that ICE verified.
     paths: Vec<Path>,
+    /// The one that the peer nominated last. str0m stays with its first choice; DTLS follows this.
+    nominated: Option<Path>,
     /// Connectivity checks that wait for their answer: one that comes before the peer's credentials is
     /// answered when they come.
     checks: Vec<Check>,
     peer: Option<Peer>,
     sctp_started: bool,
+    is_connected: bool,
+    /// The peer is about to begin a new DTLS association under the same ICE credentials.
+    expects_renewal: bool,
+    /// The last check that nominated a path, to be shown to the next association.
+    nomination: Option<(Path, Vec<u8>)>,
     next_timeout: Instant,
 }
 
@@ -112,31 +121,24 @@ impl Transport {
     /// A transport that waits for the peer's checks. `port` is the UDP port of the session's shard.
     pub fn new(identity: &Identity, local: &Credentials, port: u16, now: Instant) -> Self {
         let keys = KeySlot::default();
-        keys.claim_next();
-        let creds = IceCreds { ufrag: local.ufrag.clone(), pass: local.password.clone() };
-        let mut rtc = RtcConfig::new()
-            .set_crypto_provider(keys::crypto_provider())
-            .set_dtls_cert(identity.certificate.clone())
-            .set_local_ice_credentials(creds)
-            .set_ice_lite(true)
-            .clear_codecs()
-            .build(now);
         let local_v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         let local_v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
-        for address in [local_v4, local_v6] {
-            let candidate =
-                Candidate::host(address, Protocol::Udp).expect("a loopback address is a candidate");
-            rtc.add_local_candidate(candidate);
-        }
+        let certificate = identity.certificate.clone();
         Self {
-            rtc,
+            rtc: build(&certificate, local, [local_v4, local_v6], &keys, now),
             keys,
+            local: local.clone(),
+            certificate,
             local_v4,
             local_v6,
             paths: Vec::new(),
+            nominated: None,
             checks: Vec::new(),
             peer: None,
             sctp_started: false,
+            is_connected: false,
+            expects_renewal: false,
+            nomination: None,
             next_timeout: now,
         }
     }
@@ -151,18 +153,45 @@ impl Transport {
     /// What DTLS says if it cannot start, for the log.
     pub fn set_peer(&mut self, peer: Peer) -> Result<(), String> {
         let starting = self.peer.is_none();
-        let mut api = self.rtc.direct_api();
-        api.set_remote_ice_credentials(IceCreds {
-            ufrag: peer.credentials.ufrag.clone(),
-            pass: peer.credentials.password.clone(),
-        });
-        if starting {
-            let fingerprint = Fingerprint { hash_func: "sha-256".into(), bytes: peer.fingerprint.clone() };
-            api.set_remote_fingerprint(fingerprint);
-            api.start_dtls(peer.we_are_client).map_err(|error| error.to_string())?;
-        }
+        introduce(&mut self.rtc, &peer, starting)?;
         self.peer = Some(peer);
         Ok(())
+    }
+
+    /// The description has moved to another BUNDLE tag. Browsers then leave their transport and begin
+    /// another with the same credentials; other stacks go on with the one they have.
+    pub fn expect_renewal(&mut self) {
+        self.expects_renewal = self.is_connected;
+    }
+
+    /// Starts over with the same credentials and the path that was nominated last.
+    fn renew(&mut self, now: Instant) {
+        self.expects_renewal = false;
+        self.is_connected = false;
+        let locals = [self.local_v4, self.local_v6];
+        self.rtc = build(&self.certificate, &self.local, locals, &self.keys, now);
+        if let Some(peer) = &self.peer
+            && let Err(problem) = introduce(&mut self.rtc, peer, true)
+        {
+            tracing::warn!(problem, "DTLS could not start again");
+        }
+        if self.sctp_started {
+            self.rtc.direct_api().start_sctp(false);
+        }
+        if let Some((path, check)) = self.nomination.take() {
+            // The check was answered when it came; the answer it gets here is not sent again.
+            self.feed(&path, &check, now);
+            self.drain(Some(path), &mut |_: &Path, _: &[u8]| {});
+        }
+    }
+
+    fn feed(&mut self, path: &Path, datagram: &[u8], now: Instant) {
+        let local = if path.remote.is_ipv4() { self.local_v4 } else { self.local_v6 };
+        let Ok(receive) = Receive::new(Protocol::Udp, path.remote, local, datagram) else { return };
+        // What cannot be taken is the sender's fault, and anybody can send it: it must not end the session.
+        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
+            tracing::debug!(%error, "a datagram was refused");
+        }
     }
 
     /// Starts SCTP over DTLS, once; the peer opens the association.
@@ -192,22 +221,25 @@ impl Transport {
         now: Instant,
         send: &mut impl Send,
     ) -> Outcome {
-        let local = if path.remote.is_ipv4() { self.local_v4 } else { self.local_v6 };
-        let Ok(receive) = Receive::new(Protocol::Udp, path.remote, local, datagram) else {
-            return Outcome::default();
-        };
         if let Some(message) = StunMessage::parse(datagram).ok().filter(StunMessage::is_binding_request) {
             if self.checks.len() == CHECKS_MAX {
                 self.checks.remove(0);
             }
             let (transaction, nominates) = (message.trans_id(), message.use_candidate());
             self.checks.push(Check { transaction, path: *path, nominates });
+            if nominates {
+                self.nomination = Some((*path, datagram.to_vec()));
+            }
+        } else if self.expects_renewal && begins_association(datagram) {
+            self.renew(now);
         }
-        // What cannot be taken is the sender's fault, and anybody can send it: it must not end the session.
-        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
-            tracing::debug!(%error, "a datagram was refused");
+        self.feed(path, datagram, now);
+        let mut outcome = self.drain(Some(*path), send);
+        if outcome.closed && self.expects_renewal {
+            self.renew(now);
+            outcome = Outcome { closed: false, ..outcome };
         }
-        self.drain(Some(*path), send)
+        outcome
     }
 
     /// Sends what str0m wants sent and gathers what has happened. `from` is the path of the datagram that
@@ -223,7 +255,10 @@ impl Transport {
                 Ok(Output::Transmit(transmit)) => {
                     self.transmit(transmit.destination, &transmit.contents, from, &mut outcome, send);
                 }
-                Ok(Output::Event(Event::Connected)) => outcome.connected = true,
+                Ok(Output::Event(Event::Connected)) => {
+                    self.is_connected = true;
+                    outcome.connected = true;
+                }
                 Ok(Output::Event(_)) => {}
                 Err(error) => {
                     tracing::debug!(%error, "transport failed");
@@ -253,9 +288,15 @@ impl Transport {
         let check = self.answered_check(datagram);
         if let Some(Check { path, nominates, .. }) = check {
             self.remember(path);
+            if nominates {
+                self.nominated = Some(path);
+            }
             outcome.verified = Some((path, nominates));
         }
-        let path = check.map(|check| check.path).or(from).filter(|path| path.remote == to);
+        let path = match kind {
+            DatagramKind::Dtls => from.filter(|path| self.paths.contains(path)).or(self.nominated),
+            _ => check.map(|check| check.path).or(from).filter(|path| path.remote == to),
+        };
         let path = path.or_else(|| self.path_to(to)).unwrap_or(Path { remote: to, local: None });
         send.send(&path, datagram);
     }
@@ -279,6 +320,54 @@ impl Transport {
         }
         self.paths.push(path);
     }
+}
+
+fn build(
+    certificate: &DtlsCert,
+    local: &Credentials,
+    addresses: [SocketAddr; 2],
+    keys: &KeySlot,
+    now: Instant,
+) -> Rtc {
+    keys.claim_next();
+    let creds = IceCreds { ufrag: local.ufrag.clone(), pass: local.password.clone() };
+    let mut rtc = RtcConfig::new()
+        .set_crypto_provider(keys::crypto_provider())
+        .set_dtls_cert(certificate.clone())
+        .set_local_ice_credentials(creds)
+        .set_ice_lite(true)
+        .clear_codecs()
+        .build(now);
+    for address in addresses {
+        let candidate = Candidate::host(address, Protocol::Udp).expect("a loopback address is a candidate");
+        rtc.add_local_candidate(candidate);
+    }
+    rtc
+}
+
+/// Tells `rtc` whom to expect; `starting` DTLS, too, if it has not been.
+fn introduce(rtc: &mut Rtc, peer: &Peer, starting: bool) -> Result<(), String> {
+    let mut api = rtc.direct_api();
+    api.set_remote_ice_credentials(IceCreds {
+        ufrag: peer.credentials.ufrag.clone(),
+        pass: peer.credentials.password.clone(),
+    });
+    if starting {
+        api.set_remote_fingerprint(Fingerprint {
+            hash_func: "sha-256".into(),
+            bytes: peer.fingerprint.clone(),
+        });
+        api.start_dtls(peer.we_are_client).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Whether a datagram is a ClientHello in the clear (RFC 6347 §4.3.1: type 22, epoch 0; §4.3.2: message 1).
+fn begins_association(datagram: &[u8]) -> bool {
+    const HANDSHAKE: u8 = 22;
+    const CLIENT_HELLO: u8 = 1;
+    let byte = |at: usize| datagram.get(at).copied();
+    byte(0) == Some(HANDSHAKE) && byte(3) == Some(0) && byte(4) == Some(0) && byte(13) == Some(CLIENT_HELLO)
 }
 
 /// The ufrag of ours that a connectivity check names, if the datagram is one.

@@ -89,6 +89,16 @@ impl Leg {
         (index >= first && behind < 1 << 15).then_some(index)
     }
 
+    /// New keys: the receiver's rollover counters begin at 0 again, while sequence numbers go on.
+    pub fn rekey(&mut self) {
+        if let Numbering::Running { offset, highest, .. } = &mut self.numbering {
+            let rollovers = *highest & !0xffff;
+            *offset = offset.wrapping_sub(rollovers);
+            *highest -= rollovers;
+        }
+        self.rtx_next &= 0xffff;
+    }
+
     /// The index for the next retransmission.
     pub fn next_rtx(&mut self) -> u64 {
         let index = self.rtx_next & INDEX_MASK;
@@ -140,6 +150,16 @@ mod tests {
     fn retransmissions_count_on_their_own() {
         let mut leg = leg(0);
         assert_eq!([leg.next_rtx(), leg.next_rtx()], [7, 8]);
+    }
+
+    #[test]
+    fn new_keys_begin_without_rollovers_and_go_on_in_sequence() {
+        let mut leg = leg(0x7ff0);
+        leg.outgoing(0);
+        leg.outgoing(0x1_8011);
+        leg.rekey();
+        assert_eq!(leg.outgoing(0x1_8012), Some(0x0002));
+        assert_eq!(leg.track_index(0x0002), Some(0x1_8012));
     }
 
     proptest! {

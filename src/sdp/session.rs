@@ -313,13 +313,17 @@ impl Negotiation {
         self.lines.iter().any(|line| line.kind == LineKind::Application && is_open(line))
     }
 
-    /// What our next offer gives port 0: all that is over, but never the last line, which carries the
-    /// transport.
+    /// The line whose mid heads the BUNDLE group: the first that both sides have. Browsers tie the
+    /// transport to it, and begin a new one, ICE and DTLS, when another line takes its place.
+    pub fn bundle_tag(&self) -> Option<Mid> {
+        let agreed = |line: &&Line| matches!(line.state, LineState::Live | LineState::Closing);
+        self.lines.iter().find(agreed).map(|line| line.mid)
+    }
+
+    /// What our next offer gives port 0: all that is over, but never the line that carries the transport.
     fn lines_to_reject(&self) -> Vec<usize> {
-        let stays = |line: &Line| matches!(line.state, LineState::Live | LineState::Offered);
-        let any_stays = self.lines.iter().any(stays);
-        let closing = |line: &Line| line.state == LineState::Closing;
-        let keeper = if any_stays { None } else { self.lines.iter().position(closing) };
+        let tag = self.bundle_tag();
+        let keeper = self.lines.iter().position(|line| is_open(line) && Some(line.mid) == tag);
         let over = |line: &Line| matches!(line.state, LineState::Closing | LineState::Abandoned);
         let indexes =
             self.lines.iter().enumerate().filter(|(index, line)| over(line) && Some(*index) != keeper);

@@ -497,12 +497,12 @@ fn the_transport_is_read_wherever_a_client_writes_it() {
 fn a_line_closed_while_its_offer_is_out_is_rejected_by_the_next() {
     let mut subscriber = session();
     let (text, mids) = subscriber.offer(tracks_of(CHROMIUM), false).unwrap();
-    subscriber.close(mids[0]);
+    subscriber.close(mids[1]);
     subscriber.apply_answer(&answer(&answer_to(&text))).unwrap();
-    assert_eq!(subscriber.line(mids[0]).unwrap().state, LineState::Closing);
-    assert!(subscriber.line(mids[0]).unwrap().send.is_none());
+    assert_eq!(subscriber.line(mids[1]).unwrap().state, LineState::Closing);
+    assert!(subscriber.line(mids[1]).unwrap().send.is_none());
     let (text, _) = pull(&mut subscriber, Vec::new());
-    assert_eq!((count(&text, "m=audio 0 "), count(&text, "m=video 9 ")), (1, 1));
+    assert_eq!((count(&text, "m=audio 9 "), count(&text, "m=video 0 ")), (1, 1));
 }
 
 #[test]

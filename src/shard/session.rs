@@ -125,6 +125,8 @@ pub struct Encoding {
     last: (u32, Time),
     /// Hz.
     clock_rate: u32,
+    /// The keys have changed: the next packet's index starts anew, and continues the track's.
+    rekeyed: bool,
     pub nack: bool,
     pub pli: bool,
 }
@@ -140,6 +142,7 @@ impl Encoding {
             continuity: Continuity::default(),
             last: (0, Time(0)),
             clock_rate,
+            rekeyed: false,
             nack: codecs.iter().any(|codec| codec.nack),
             pli: codecs.iter().any(|codec| codec.pli),
         }
@@ -159,7 +162,10 @@ impl Encoding {
                 self.continue_with(header, index, highest, now);
             }
             self.ssrc = Some(header.ssrc);
+        } else if self.rekeyed {
+            self.continue_index(index, highest);
         }
+        self.rekeyed = false;
         self.receiver.on_packet(index, header.timestamp, payload_len, now);
         self.last = (header.timestamp.wrapping_add(self.continuity.timestamp_base), now);
     }
@@ -168,11 +174,14 @@ impl Encoding {
     fn continue_with(&mut self, header: &Header, index: u64, highest: Option<u64>, now: Time) {
         let elapsed = now.since(self.last.1) * u64::from(self.clock_rate) / 1_000_000;
         let timestamp = self.last.0.wrapping_add(elapsed as u32);
+        self.continuity.timestamp_base = timestamp.wrapping_sub(header.timestamp);
+        self.continue_index(index, highest);
+    }
+
+    /// The packet `index` of the stream is the one after the track's `highest`.
+    fn continue_index(&mut self, index: u64, highest: Option<u64>) {
         let next = highest.map_or(0, |highest| highest + 1);
-        self.continuity = Continuity {
-            index_base: next.wrapping_sub(index),
-            timestamp_base: timestamp.wrapping_sub(header.timestamp),
-        };
+        self.continuity.index_base = next.wrapping_sub(index);
         self.receiver = StreamReceiver::new(self.clock_rate);
     }
 
@@ -261,6 +270,16 @@ impl Session {
                     });
                 }
             }
+        }
+    }
+
+    /// New keys: rollover counters of both directions begin at 0 again (RFC 3711 §3.3.1).
+    pub fn rekey(&mut self) {
+        for stream in &mut self.streams {
+            stream.replay = RtpReplay::new();
+        }
+        for encoding in self.publications.iter_mut().flat_map(|p| &mut p.encodings) {
+            encoding.rekeyed = encoding.ssrc.is_some();
         }
     }
 

@@ -108,9 +108,13 @@ impl Core {
         let (sealer, opener) = contexts;
         outlet.sealer = Some(sealer);
         session.opener = Some(opener);
+        session.rekey();
         let legs: Vec<_> = session.legs.iter().map(|leg| (leg.track, leg.id)).collect();
-        for (track, leg) in legs {
-            self.request_key_frame_for(track, leg);
+        for (track, id) in legs {
+            if let Some(leg) = self.tracks.get_mut(track).and_then(|track| track.leg_mut(id)) {
+                leg.rekey();
+            }
+            self.request_key_frame_for(track, id);
         }
     }
 

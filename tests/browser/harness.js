@@ -43,10 +43,10 @@ export async function startServer({ app = APP } = {}) {
   if (app) flags.push("--app", `${app.id}:${app.secret}`);
   // FANLINE_* are settings to the server; ours, like FANLINE_BIN, it would refuse.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("FANLINE_")));
-  const child = spawn(binary, ["serve", "--log", process.env.TLOG ?? "info", ...flags], { env, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(binary, ["serve", ...flags], { env, stdio: ["ignore", "pipe", "pipe"] });
   process.once("exit", () => child.kill("SIGKILL"));
   const log = [];
-  for (const output of [child.stdout, child.stderr]) output.on("data", (text) => { log.push(`${text}`); if (process.env.TLOGF) import("node:fs").then((fs) => fs.appendFileSync(process.env.TLOGF, `${text}`)); });
+  for (const output of [child.stdout, child.stderr]) output.on("data", (text) => log.push(`${text}`));
 
   const server = new Server(`http://127.0.0.1:${httpPort}`, app, child, log);
   await server.healthy();
