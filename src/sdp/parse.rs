@@ -21,7 +21,8 @@ use crate::rtp::extension::Extension;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
     pub(super) kind: Kind,
-    pub(super) has_bundle: bool,
+    /// The mids of its BUNDLE group in their order, if it has one.
+    pub(super) bundle: Option<Vec<Mid>>,
     lines: Vec<RemoteLine>,
     /// Absent only if no m-line is alive.
     transport: Option<Transport>,
@@ -94,11 +95,11 @@ impl Remote {
             .collect::<Result<_, _>>()?;
         check_mids(&lines)?;
         let bundle = bundle_group(&session.attributes);
-        check_bundle(&lines, bundle.as_ref())?;
+        check_bundle(&lines, bundle.as_deref())?;
         check_mux(&lines, &session.medias)?;
         let transport = parse_transport(&session, &lines)?;
         let ice_lite = flag(&session.attributes, "ice-lite");
-        Ok(Self { kind, has_bundle: bundle.is_some(), lines, transport, ice_lite })
+        Ok(Self { kind, bundle, lines, transport, ice_lite })
     }
 
     pub fn lines(&self) -> &[RemoteLine] {
@@ -462,23 +463,25 @@ fn check_mids(lines: &[RemoteLine]) -> Result<(), SdpError> {
 }
 
 /// The mids of the first `a=group:BUNDLE`.
-fn bundle_group(session: &[Attribute]) -> Option<BTreeSet<&str>> {
+fn bundle_group(session: &[Attribute]) -> Option<Vec<Mid>> {
     values(session, "group").find_map(|group| {
         let mut words = group.split_ascii_whitespace();
-        words.next().filter(|semantics| *semantics == "BUNDLE").map(|_| words.collect())
+        words
+            .next()
+            .filter(|semantics| *semantics == "BUNDLE")
+            .map(|_| words.filter_map(|mid| mid.parse().ok()).collect())
     })
 }
 
 /// More than one live m-line needs one transport for all. A line we reject anyway may have its own.
-fn check_bundle(lines: &[RemoteLine], bundle: Option<&BTreeSet<&str>>) -> Result<(), SdpError> {
+fn check_bundle(lines: &[RemoteLine], bundle: Option<&[Mid]>) -> Result<(), SdpError> {
     let alive = |line: &RemoteLine| !line.rejected && line.kind != LineKind::Other;
     let live = lines.iter().filter(|line| alive(line)).count();
     if live <= 1 {
         return Ok(());
     }
     let Some(bundle) = bundle else { return Err(SdpError::NotBundled { lines: live }) };
-    let mut outside =
-        lines.iter().enumerate().filter(|(_, line)| alive(line) && !bundle.contains(line.mid.as_str()));
+    let mut outside = lines.iter().enumerate().filter(|(_, line)| alive(line) && !bundle.contains(&line.mid));
     match outside.next() {
         Some((index, line)) => Err(SdpError::OutsideBundle(Place { index, mid: line.mid })),
         None => Ok(()),

@@ -23,6 +23,8 @@ pub struct Negotiation {
     numbers: SessionNumbers,
     pending: Option<Pending>,
     role: Option<DtlsRole>,
+    /// The mid that heads the BUNDLE group since the last exchange.
+    tag: Option<Mid>,
     /// The smallest number not yet given to a line of ours.
     next_mid: u32,
 }
@@ -45,6 +47,7 @@ impl Negotiation {
             numbers: SessionNumbers::default(),
             pending: None,
             role: None,
+            tag: None,
             next_mid: 0,
         }
     }
@@ -185,6 +188,7 @@ impl Negotiation {
             offered_line(line, at, remote, intents, &mut numbers)?;
         }
         self.adopt(numbers, offer);
+        self.follow_tag(offer);
         Ok(())
     }
 
@@ -232,6 +236,9 @@ impl Negotiation {
             answered_line(line, Place { index, mid: remote.mid }, remote, &mut numbers)?;
         }
         self.adopt(numbers, answer);
+        if self.bundle_tag().is_none() {
+            self.follow_tag(answer);
+        }
         Ok(())
     }
 
@@ -313,11 +320,17 @@ impl Negotiation {
         self.lines.iter().any(|line| line.kind == LineKind::Application && is_open(line))
     }
 
-    /// The line whose mid heads the BUNDLE group: the first that both sides have. Browsers tie the
-    /// transport to it, and begin a new one, ICE and DTLS, when another line takes its place.
+    /// The mid that heads the BUNDLE group. Browsers tie the transport to that line, and begin another,
+    /// ICE and DTLS anew, when it changes. Only a client's offer can change it: ours keep the line.
     pub fn bundle_tag(&self) -> Option<Mid> {
-        let agreed = |line: &&Line| matches!(line.state, LineState::Live | LineState::Closing);
-        self.lines.iter().find(agreed).map(|line| line.mid)
+        self.tag.filter(|tag| self.lines.iter().any(|line| line.mid == *tag && is_agreed(line)))
+    }
+
+    /// Follows the peer's BUNDLE group: its first mid that is agreed.
+    fn follow_tag(&mut self, remote: &Remote) {
+        let order = remote.bundle.iter().flatten().copied();
+        let mut order = order.chain(self.lines.iter().map(|line| line.mid));
+        self.tag = order.find(|mid| self.lines.iter().any(|line| line.mid == *mid && is_agreed(line)));
     }
 
     /// What our next offer gives port 0: all that is over, but never the line that carries the transport.
@@ -333,6 +346,10 @@ impl Negotiation {
 
 fn expect_kind(remote: &Remote, expected: Kind) -> Result<(), SdpError> {
     if remote.kind == expected { Ok(()) } else { Err(SdpError::WrongKind { expected }) }
+}
+
+fn is_agreed(line: &Line) -> bool {
+    matches!(line.state, LineState::Live | LineState::Closing)
 }
 
 fn is_open(line: &Line) -> bool {

@@ -1,8 +1,8 @@
 //! Our descriptions as text: the only file that spells SDP.
 //!
 //! Layout: fingerprint and BUNDLE at the session; credentials and setup in every live section, so that
-//! whichever survives carries the transport; candidates in the first live one only, which is the one a
-//! bundling client reads (RFC 9143 §7.1.3) and keeps a description of 500 lines short.
+//! whichever survives carries the transport; candidates in the one that heads the BUNDLE group only, which is
+//! the one a bundling client reads (RFC 9143 §7.1.3) and keeps a description of 500 lines short.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use super::session::Negotiation;
 use super::{
     Direction, DtlsRole, LineKind, MESSAGE_SIZE_MAX, Remote, RemoteExtension, SCTP_PORT, Send, Setup,
 };
+use crate::id::Mid;
 
 /// The answer to `offer`, whose lines `session` has taken over.
 pub(super) fn answer(session: &mut Negotiation, offer: &Remote) -> String {
@@ -25,7 +26,7 @@ pub(super) fn answer(session: &mut Negotiation, offer: &Remote) -> String {
         .iter()
         .map(|line| (line.state != LineState::Closed).then(|| line.agreed_direction()))
         .collect();
-    describe(session, setup, &sections, offer.has_bundle)
+    describe(session, setup, &sections, offer.bundle.is_some())
 }
 
 /// An offer of all lines, those at the indexes `rejected` with port 0.
@@ -47,8 +48,8 @@ fn describe(
 ) -> String {
     session.version += 1;
     let mut text = Text::default();
-    text.session(session, sections, bundles);
-    let mut has_candidates = false;
+    let tag = session.bundle_tag().or_else(|| first_live(session, sections));
+    text.session(session, sections, tag, bundles);
     for (line, direction) in session.lines().iter().zip(sections) {
         let Some(direction) = *direction else {
             text.rejected(line);
@@ -56,9 +57,8 @@ fn describe(
         };
         text.live(line);
         text.transport(session, setup);
-        if !has_candidates {
+        if Some(line.mid) == tag {
             text.candidates(&session.transport.candidates);
-            has_candidates = true;
         }
         match line.kind {
             LineKind::Media(_) => text.media(line, direction),
@@ -66,6 +66,11 @@ fn describe(
         }
     }
     text.0
+}
+
+fn first_live(session: &Negotiation, sections: &[Option<Direction>]) -> Option<Mid> {
+    let mut lines = session.lines().iter().zip(sections);
+    lines.find(|(_, section)| section.is_some()).map(|(line, _)| line.mid)
 }
 
 #[derive(Default)]
@@ -80,7 +85,14 @@ macro_rules! line {
 }
 
 impl Text {
-    fn session(&mut self, session: &Negotiation, sections: &[Option<Direction>], bundles: bool) {
+    /// The BUNDLE tag comes first in the group: it names the line that carries the transport.
+    fn session(
+        &mut self,
+        session: &Negotiation,
+        sections: &[Option<Direction>],
+        tag: Option<Mid>,
+        bundles: bool,
+    ) {
         line!(self, "v=0");
         line!(self, "o=- {} {} IN IP4 0.0.0.0", session.origin, session.version);
         line!(self, "s=-");
@@ -93,7 +105,9 @@ impl Text {
         line!(self, "a=extmap-allow-mixed");
         if bundles {
             let live = session.lines().iter().zip(sections).filter(|(_, section)| section.is_some());
-            let mids: String = live.map(|(line, _)| format!(" {}", line.mid)).collect();
+            let mut mids: Vec<Mid> = live.map(|(line, _)| line.mid).collect();
+            mids.sort_by_key(|mid| Some(*mid) != tag);
+            let mids: String = mids.iter().map(|mid| format!(" {mid}")).collect();
             line!(self, "a=group:BUNDLE{mids}");
         }
     }
