@@ -174,12 +174,17 @@ impl Session {
         if has_data_channels {
             self.transport.start_sctp();
         }
+        self.follow_bundle_tag();
+        Ok(())
+    }
+
+    /// Notes which m-line carries the transport since the last description, ours or the client's.
+    pub fn follow_bundle_tag(&mut self) {
         let tag = self.negotiation.bundle_tag();
         if self.bundle_tag.is_some() && tag != self.bundle_tag {
             self.transport.expect_renewal();
         }
         self.bundle_tag = tag;
-        Ok(())
     }
 }
 

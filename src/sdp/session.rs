@@ -29,11 +29,17 @@ pub struct Negotiation {
     next_mid: u32,
 }
 
+/// Closed m-lines before the BUNDLE tag that are worth a new transport to be used again: 32 of them are
+/// 8 KB of every description.
+const CLOSED_BEFORE_TAG_MAX: usize = 32;
+
 /// Our offer that waits for its answer.
 #[derive(Debug, Clone)]
 struct Pending {
     /// Indexes of lines it rejects.
     rejected: Vec<usize>,
+    /// The first of its BUNDLE group.
+    tag: Option<Mid>,
 }
 
 impl Negotiation {
@@ -97,7 +103,10 @@ impl Negotiation {
         }
         let rejected = next.lines_to_reject();
         let offer = write::offer(&mut next, &rejected);
-        next.pending = Some(Pending { rejected });
+        let mut live =
+            next.lines.iter().enumerate().filter(|(at, line)| is_open(line) && !rejected.contains(at));
+        let tag = live.next().map(|(_, line)| line.mid);
+        next.pending = Some(Pending { rejected, tag });
         *self = next;
         Ok((offer, mids))
     }
@@ -236,9 +245,7 @@ impl Negotiation {
             answered_line(line, Place { index, mid: remote.mid }, remote, &mut numbers)?;
         }
         self.adopt(numbers, answer);
-        if self.bundle_tag().is_none() {
-            self.follow_tag(answer);
-        }
+        self.follow_tag(answer);
         Ok(())
     }
 
@@ -297,12 +304,18 @@ impl Negotiation {
         }
     }
 
-    /// Puts a new line where a closed one was, of the same kind if possible, else at the end.
+    /// Puts a new line where a closed one was, of the same kind if possible, else at the end. Places before
+    /// the BUNDLE tag stay free until there are many: a line there becomes the tag, and a browser gives up
+    /// its transport for another.
     fn place(&mut self, line: Line) -> Result<(), SdpError> {
+        let tag = self.agreed_tag();
+        let behind = self.lines.iter().position(|old| Some(old.mid) == tag && is_agreed(old)).unwrap_or(0);
+        let before = self.lines.iter().take(behind).filter(|old| old.state == LineState::Closed).count();
+        let first = if before < CLOSED_BEFORE_TAG_MAX { behind } else { 0 };
         let closed = |kind: Option<LineKind>| {
             let fits =
                 |old: &Line| old.state == LineState::Closed && kind.is_none_or(|kind| kind == old.kind);
-            self.lines.iter().position(fits)
+            Some(first + self.lines.iter().skip(first).position(fits)?)
         };
         let free = closed(Some(line.kind)).or_else(|| closed(None));
         if let Some(old) = free.and_then(|index| self.lines.get_mut(index)) {
@@ -320,9 +333,17 @@ impl Negotiation {
         self.lines.iter().any(|line| line.kind == LineKind::Application && is_open(line))
     }
 
-    /// The mid that heads the BUNDLE group. Browsers tie the transport to that line, and begin another,
-    /// ICE and DTLS anew, when it changes. Only a client's offer can change it: ours keep the line.
+    /// The mid that heads the BUNDLE group, by our offer if one is out. Browsers tie the transport to that
+    /// line, and begin another, ICE and DTLS anew, when it changes. It changes when a client stops the line
+    /// or puts one before it; our offers keep it as long as they can.
     pub fn bundle_tag(&self) -> Option<Mid> {
+        match &self.pending {
+            Some(pending) => pending.tag,
+            None => self.agreed_tag(),
+        }
+    }
+
+    fn agreed_tag(&self) -> Option<Mid> {
         self.tag.filter(|tag| self.lines.iter().any(|line| line.mid == *tag && is_agreed(line)))
     }
 
@@ -335,7 +356,7 @@ impl Negotiation {
 
     /// What our next offer gives port 0: all that is over, but never the line that carries the transport.
     fn lines_to_reject(&self) -> Vec<usize> {
-        let tag = self.bundle_tag();
+        let tag = self.agreed_tag();
         let keeper = self.lines.iter().position(|line| is_open(line) && Some(line.mid) == tag);
         let over = |line: &Line| matches!(line.state, LineState::Closing | LineState::Abandoned);
         let indexes =

@@ -48,8 +48,8 @@ fn describe(
 ) -> String {
     session.version += 1;
     let mut text = Text::default();
-    let tag = session.bundle_tag().or_else(|| first_live(session, sections));
-    text.session(session, sections, tag, bundles);
+    let tag = first_live(session, sections);
+    text.session(session, sections, bundles);
     for (line, direction) in session.lines().iter().zip(sections) {
         let Some(direction) = *direction else {
             text.rejected(line);
@@ -68,6 +68,7 @@ fn describe(
     text.0
 }
 
+/// The line that heads the BUNDLE group.
 fn first_live(session: &Negotiation, sections: &[Option<Direction>]) -> Option<Mid> {
     let mut lines = session.lines().iter().zip(sections);
     lines.find(|(_, section)| section.is_some()).map(|(line, _)| line.mid)
@@ -85,14 +86,9 @@ macro_rules! line {
 }
 
 impl Text {
-    /// The BUNDLE tag comes first in the group: it names the line that carries the transport.
-    fn session(
-        &mut self,
-        session: &Negotiation,
-        sections: &[Option<Direction>],
-        tag: Option<Mid>,
-        bundles: bool,
-    ) {
+    /// The BUNDLE group is in the order of m-lines: Chromium answers in that order whatever the offer's, and
+    /// refuses itself if the tags then differ.
+    fn session(&mut self, session: &Negotiation, sections: &[Option<Direction>], bundles: bool) {
         line!(self, "v=0");
         line!(self, "o=- {} {} IN IP4 0.0.0.0", session.origin, session.version);
         line!(self, "s=-");
@@ -105,9 +101,7 @@ impl Text {
         line!(self, "a=extmap-allow-mixed");
         if bundles {
             let live = session.lines().iter().zip(sections).filter(|(_, section)| section.is_some());
-            let mut mids: Vec<Mid> = live.map(|(line, _)| line.mid).collect();
-            mids.sort_by_key(|mid| Some(*mid) != tag);
-            let mids: String = mids.iter().map(|mid| format!(" {mid}")).collect();
+            let mids: String = live.map(|(line, _)| format!(" {}", line.mid)).collect();
             line!(self, "a=group:BUNDLE{mids}");
         }
     }

@@ -101,6 +101,7 @@ impl Control {
         }
         let session = state.session_mut(app, id)?;
         let (sdp, mids) = session.negotiation.offer(sends, false)?;
+        session.follow_bundle_tag();
         session.offered_at = Some(now);
         state.note_pulled(id, &keys, &mids);
         let offer = SessionDescription { kind: SdpType::Offer, sdp };
