@@ -59,8 +59,8 @@ pub struct Config {
     #[arg(long, value_name = "FIRST", default_value = "40000", value_parser = within::<u16>(0..=65_535))]
     pub udp_port: u16,
 
-    /// Address the UDP ports are bound to; `::` receives IPv6 and IPv4
-    #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = ip_addr)]
+    /// Address the UDP ports are bound to; `::` receives IPv6 and IPv4, or IPv4 alone where there is no IPv6
+    #[arg(long, value_name = "IP", default_value = "::", value_parser = ip_addr)]
     pub udp_bind: IpAddr,
 
     /// Address that clients are told to send media to; may be repeated [default: each address of the host

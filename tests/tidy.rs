@@ -93,7 +93,14 @@ const ABSENCES: &[Absence] = &[
     },
     Absence {
         under: &["src/"],
-        but_in: &["src/io/udp.rs", "src/io/uring.rs", "src/io/xdp/", "src/ring.rs", "src/table.rs"],
+        but_in: &[
+            "src/io/udp.rs",
+            "src/io/uring.rs",
+            "src/io/xdp/",
+            "src/ring.rs",
+            "src/table.rs",
+            "src/control/wake.rs",
+        ],
         names: &["unsafe"],
         reason: "memory shared with the kernel or between threads lives in these files and nowhere else",
     },
@@ -105,6 +112,9 @@ const EXCEPTIONS: &[(&str, &str, &str)] =
 
 const FILE_LINES_MAX: usize = 900;
 const FUNCTION_LINES_MAX: usize = 70;
+
+/// Files whose long functions are tables: one arm per variant, nothing to follow.
+const TABLES: &[&str] = &["src/sdp/error.rs"];
 
 /// In two parts each, so that this file does not find itself.
 const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
@@ -239,7 +249,7 @@ fn long_functions(file: &Source) -> Vec<Finding> {
         from = at + 2;
         let end = item_end(&file.code, at);
         let lines = file.line_of(end) - file.line_of(at) + 1;
-        if lines > FUNCTION_LINES_MAX {
+        if lines > FUNCTION_LINES_MAX && !TABLES.contains(&file.path.as_str()) {
             let rule = format!("a function of {lines} lines, at most {FUNCTION_LINES_MAX}");
             findings.push(file.finding(at, rule, "a function fits a screen"));
         }

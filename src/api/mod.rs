@@ -72,6 +72,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// How long a body may take to arrive.
     pub body_read_timeout: Duration,
+    /// Tracks that one request may add.
+    pub tracks_per_request_max: usize,
     /// Requests per second about one session, also the burst that may come at once.
     pub session_requests_per_second: u32,
 }
@@ -82,6 +84,7 @@ impl Default for Limits {
         Self {
             body_bytes_max: 256 * 1024,
             body_read_timeout: Duration::from_secs(10),
+            tracks_per_request_max: 64,
             session_requests_per_second: 50,
         }
     }

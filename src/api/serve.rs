@@ -19,7 +19,9 @@ use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
+
+use crate::time::Clock;
 
 /// How long a connection may go without an answer. The longest request is a body of 10 s and then a
 /// pull that waits 10 s; load balancers keep idle connections for 60 s or less.
@@ -89,7 +91,7 @@ impl Bounded {
 
     fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
         if matches!(written, Poll::Ready(Ok(1..))) {
-            self.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+            self.silence.as_mut().reset((Clock::runtime_instant() + SILENCE_MAX).into());
         }
     }
 }

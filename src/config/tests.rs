@@ -56,7 +56,7 @@ fn with_nothing_set_the_server_is_local_and_uses_every_core() {
     let config = load("", &[]).unwrap();
     assert_eq!(config.http.to_string(), "127.0.0.1:8080");
     assert_eq!(config.shard_cores, [0, 1, 2, 3]);
-    assert_eq!(config.advertise, ips(&["192.0.2.7", "127.0.0.1"]));
+    assert_eq!(config.advertise, ips(&["192.0.2.7", "2001:db8::7", "127.0.0.1"]));
     assert_eq!(config.media_timeout, Duration::from_secs(30));
     assert_eq!(config.max_body_bytes, 1 << 20);
     assert!(config.apps.is_empty() && !config.no_gso && !config.serves_demo());
@@ -211,11 +211,13 @@ fn every_shard_has_a_port_below_65536() {
 fn clients_are_told_what_the_socket_can_receive() {
     let both = load("--udp-bind ::", &[]).unwrap();
     assert_eq!(both.advertise, ips(&["192.0.2.7", "2001:db8::7", "127.0.0.1"]));
+    let one = load("--udp-bind 0.0.0.0", &[]).unwrap();
+    assert_eq!(one.advertise, ips(&["192.0.2.7", "127.0.0.1"]));
     assert_eq!(load("--udp-bind 10.0.0.1", &[]).unwrap().advertise, ips(&["10.0.0.1"]));
     let behind_nat = load("--udp-bind 10.0.0.1 --advertise 198.51.100.1", &[]).unwrap();
     assert_eq!(behind_nat.advertise, ips(&["198.51.100.1"]));
     assert_eq!(
-        error("--advertise 2001:db8::7", &[]),
+        error("--udp-bind 0.0.0.0 --advertise 2001:db8::7", &[]),
         "--advertise 2001:db8::7: nothing sent to 2001:db8::7 reaches --udp-bind 0.0.0.0; bind :: for both families"
     );
 }

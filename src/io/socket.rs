@@ -58,17 +58,13 @@ impl std::error::Error for BindError {
 }
 
 impl UdpEndpoint {
+    /// Binds `addr`. `[::]` takes both families, or IPv4 alone on a host without IPv6; any other address
+    /// its own family.
     pub(super) fn bind(addr: SocketAddr) -> Result<Self, BindError> {
-        let opened = if addr.ip().is_unspecified() {
-            Self::open((Ipv6Addr::UNSPECIFIED, addr.port()).into()).or_else(|error| {
-                match lacks_ipv6(&error) {
-                    true => Self::open((Ipv4Addr::UNSPECIFIED, addr.port()).into()),
-                    false => Err(error),
-                }
-            })
-        } else {
-            Self::open(addr)
-        };
+        let opened = Self::open(addr).or_else(|error| {
+            let stand_in = addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && lacks_ipv6(&error);
+            if stand_in { Self::open((Ipv4Addr::UNSPECIFIED, addr.port()).into()) } else { Err(error) }
+        });
         opened.map_err(|source| BindError { addr, source })
     }
 

@@ -65,7 +65,7 @@ struct Wire {
 }
 
 impl UdpIo {
-    /// Opens `addr`; an unspecified address means all of the host's, IPv4 and IPv6. `bell` ends [`Io::wait`].
+    /// Opens `addr`; `[::]` takes IPv4 as well as IPv6. `bell` ends [`Io::wait`].
     pub fn bind(addr: SocketAddr, bell: Bell, options: UdpOptions) -> Result<Self, BindError> {
         let endpoint = UdpEndpoint::bind(addr)?;
         endpoint.set_buffers(options.receive_buffer_bytes, options.send_buffer_bytes);

@@ -1,3 +1,5 @@
+//! RTCP read and written: what one writes the other reads, and no bytes make it panic.
+
 use super::*;
 use crate::drop_reason::DropReason;
 use proptest::collection::vec;
