@@ -86,6 +86,11 @@ impl Peer {
         (made, offer.to_sdp_string())
     }
 
+    /// An offer that changes nothing but renews ICE, the one way to make str0m repeat itself.
+    pub fn offer_again(&self) -> String {
+        self.offer(|api| api.ice_restart(true)).1
+    }
+
     /// An offer with more m-lines; the mids are theirs.
     pub fn offer_media(&self, lines: &[(MediaKind, Direction)]) -> (Vec<String>, String) {
         self.offer(|api| {

@@ -115,8 +115,7 @@ async fn media_offered_with_the_session_is_inactive_until_it_has_a_name() {
     let client = Client { server: &server, id, peer };
     assert_eq!(client.tracks().await, []);
 
-    let (_, sdp) =
-        client.peer.offer(|api| api.set_direction(mids[0].as_str().into(), Direction::SendOnly));
+    let (_, sdp) = client.peer.offer(|api| api.set_direction(mids[0].as_str().into(), Direction::SendOnly));
     let named = json!({ "sessionDescription": offer(&sdp), "tracks": [local(&mids[0], "mic")] });
     let named = client.tracks_new(named).await.ok();
     assert!(has_line(sections(sdp_of(&named))[0], "a=recvonly"), "{}", sdp_of(&named));

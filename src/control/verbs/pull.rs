@@ -34,6 +34,7 @@ impl Control {
         if self.state.borrow().session(&app, id)?.negotiation.has_pending_offer() {
             return Err(SdpError::OfferPending.into());
         }
+        self.connected(&app, id).await?;
         let offer = body.session_description.as_ref().map(|d| parse(d, SdpType::Offer)).transpose()?;
         let found: Found = join_all(body.tracks.iter().map(|item| self.find(&app, item))).await;
         match offer {

@@ -36,10 +36,10 @@ impl Control {
             return Err(RequestError::new(ErrorCode::InvalidParams, text));
         }
         let _turn = self.turn(&app, id).await?;
-        self.connected(&app, id).await?;
         if remote > 0 { self.pull(app, id, body).await } else { self.push(app, id, body).await }
     }
 
+    /// Waits for no transport: a client whose answer was lost repeats its offer and connects only then.
     async fn push(
         self: &Rc<Self>,
         app: AppId,
@@ -47,7 +47,7 @@ impl Control {
         body: TracksRequest,
     ) -> Result<TracksResponse, RequestError> {
         let Some(description) = &body.session_description else {
-            let text = "local tracks need sessionDescription, the offer whose m-lines they are";
+            let text = "tracks is empty or local, which needs sessionDescription: the offer with its m-lines";
             return Err(RequestError::new(ErrorCode::InvalidParams, text));
         };
         let offer = parse(description, SdpType::Offer)?;
@@ -115,7 +115,10 @@ impl Control {
 fn wish(track: &TrackObject, offer: &Remote) -> Result<Wish, RequestError> {
     let invalid = |text: String| RequestError::new(ErrorCode::InvalidParams, text);
     let name = track.track_name.clone().filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| invalid("a local track needs a trackName".to_owned()))?;
+    let name = name.ok_or_else(|| {
+        let mid = track.mid.as_deref().unwrap_or_default();
+        invalid(format!("the local track on mid {mid:?} needs a trackName"))
+    })?;
     let mid = track.mid.as_deref().ok_or_else(|| {
         invalid(format!("local track {name:?} needs mid, the m-line of the offer that carries it"))
     })?;
