@@ -45,6 +45,11 @@ impl Control {
 
     /// The track an item names, once its packets flow. A publisher that is still connecting is waited for.
     async fn find(&self, app: &AppId, item: &TrackObject) -> Result<TrackKey, RequestError> {
+        let fields = [("sessionId", &item.session_id), ("trackName", &item.track_name)];
+        if let Some((field, _)) = fields.iter().find(|(_, value)| present(value).is_none()) {
+            let text = format!("a remote track needs {field}: the publisher's sessionId and its trackName");
+            return Err(RequestError::new(ErrorCode::InvalidParams, text));
+        }
         if let Some(mid) = &item.mid {
             let text = format!("a pull into the existing mid {mid:?} is not supported; leave mid out");
             return Err(RequestError::new(ErrorCode::InvalidParams, text));
@@ -232,6 +237,11 @@ fn assign(session: &Session, offer: &Remote, state: &State, found: &mut Found) -
     mids
 }
 
+/// Some clients write an empty string for what they do not have; none can read one.
+fn present(field: &Option<String>) -> Option<String> {
+    field.clone().filter(|text| !text.is_empty())
+}
+
 /// Items in the order of the request; those found have the mids in theirs.
 fn response(
     items: &[TrackObject],
@@ -241,8 +251,8 @@ fn response(
 ) -> TracksResponse {
     let mut mids = mids.iter();
     let tracks = items.iter().zip(found).map(|(item, found)| TrackResult {
-        session_id: item.session_id.clone(),
-        track_name: item.track_name.clone(),
+        session_id: present(&item.session_id),
+        track_name: present(&item.track_name),
         mid: Some(found.as_ref().ok().and_then(|_| mids.next()).map(Mid::to_string).unwrap_or_default()),
         kind: None,
         error: found.as_ref().err().cloned(),
