@@ -113,6 +113,8 @@ impl Control {
         Ok(response(items, &found, &mids, Some(offer)))
     }
 
+    /// If no track can be had, the offer is not taken: the client may come back with another, even of another
+    /// peer connection.
     async fn pull_into(
         self: &Rc<Self>,
         app: &AppId,
@@ -125,6 +127,9 @@ impl Control {
             let mut state = self.state.borrow_mut();
             self.renew_transport(&mut state, id);
             let mids = assign(state.session(app, id)?, offer, &state, &mut found);
+            if mids.is_empty() {
+                return Ok(response(items, &found, &mids, None));
+            }
             let (sends, keys) = state.sends(&found);
             let session = state.session_mut(app, id)?;
             let intents: Vec<_> = mids.iter().copied().zip(sends.into_iter().map(Intent::Send)).collect();
