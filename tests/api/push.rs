@@ -75,6 +75,12 @@ async fn a_push_that_makes_no_sense_says_why_and_changes_nothing() {
     let bare: String = sdp.split_inclusive("\r\n").filter(|line| !line.starts_with("a=ice-ufrag")).collect();
     let no_ice = json!({ "sessionDescription": offer(&bare), "tracks": [local(mic, "a")] });
     client.tracks_new(no_ice).await.is_refused(400, "decoding_error", &["SDP contains no ice-ufrag"]);
+    let other_hash = sdp.replace(
+        "a=fingerprint:sha-256 ",
+        "a=fingerprint:sha-384 00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff:",
+    );
+    let other_hash = json!({ "sessionDescription": offer(&other_hash), "tracks": [local(mic, "a")] });
+    client.tracks_new(other_hash).await.is_refused(406, "invalid_session_description", &["sha-256"]);
 
     // The session is as good as new: the same offer is taken, names and all.
     let body = client.tracks_new(tracks(&[local(mic, "a"), local(camera, "b")])).await.ok();

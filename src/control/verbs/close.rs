@@ -10,7 +10,7 @@ use crate::control::request::{
     TracksResponse,
 };
 use crate::control::session::{LegState, Session};
-use crate::control::verbs::{has_data_channels, parse};
+use crate::control::verbs::parse;
 use crate::id::{Mid, SessionId};
 use crate::sdp::{Intent, Remote};
 use crate::time::Clock;
@@ -68,8 +68,7 @@ impl Control {
         let mut state = self.state.borrow_mut();
         let session = state.session_mut(app, id)?;
         let intents: Vec<_> = mids.iter().map(|&mid| (mid, Intent::Close)).collect();
-        let sdp = session.negotiation.answer(offer, &intents)?;
-        session.meet(offer, has_data_channels(offer))?;
+        let sdp = session.answer(offer, &intents)?;
         state.poke(id, Clock::runtime_instant());
         Ok(SessionDescription { kind: SdpType::Answer, sdp })
     }

@@ -15,7 +15,7 @@ use crate::control::request::{
 };
 use crate::control::session::{LegState, Pulled, Session};
 use crate::control::tracks::Track;
-use crate::control::verbs::{has_data_channels, parse};
+use crate::control::verbs::parse;
 use crate::control::{Control, State};
 use crate::id::{MediaKind, Mid, SessionId, TrackKey};
 use crate::sdp::{Intent, LineKind, Remote, SdpError, Send};
@@ -133,8 +133,7 @@ impl Control {
             let (sends, keys) = state.sends(&found);
             let session = state.session_mut(app, id)?;
             let intents: Vec<_> = mids.iter().copied().zip(sends.into_iter().map(Intent::Send)).collect();
-            let sdp = session.negotiation.answer(offer, &intents)?;
-            session.meet(offer, has_data_channels(offer))?;
+            let sdp = session.answer(offer, &intents)?;
             state.note_pulled(id, &keys, &mids);
             state.poke(id, Clock::runtime_instant());
             (mids, sdp)

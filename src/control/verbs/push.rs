@@ -10,7 +10,7 @@ use crate::control::request::{
     TracksRequest, TracksResponse,
 };
 use crate::control::session::Session;
-use crate::control::verbs::{has_data_channels, parse};
+use crate::control::verbs::parse;
 use crate::id::{MediaKind, Mid, SessionId, TrackKey};
 use crate::sdp::{Intent, LineKind, Remote};
 use crate::time::Clock;
@@ -93,8 +93,7 @@ impl Control {
         };
         check_names(session, &wishes)?;
         let intents: Vec<_> = wishes.iter().map(|wish| (wish.mid, Intent::Receive)).collect();
-        let sdp = session.negotiation.answer(offer, &intents)?;
-        session.meet(offer, has_data_channels(offer))?;
+        let sdp = session.answer(offer, &intents)?;
         let ended = ended_by(session, &wishes);
         state.poke(id, Clock::runtime_instant());
         Ok((wishes, ended, sdp))
