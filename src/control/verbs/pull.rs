@@ -195,7 +195,11 @@ impl State {
         let Some(session) = sessions.get_mut(&id) else { return };
         for (&key, &mid) in keys.iter().zip(mids) {
             let Some(track) = tracks.get(key) else { continue };
-            session.pulled.retain(|known| known.mid != mid);
+            let lines = &session.negotiation;
+            session.pulled.retain(|known| {
+                let is_over = known.leg == LegState::Closed && lines.line(known.mid).is_none();
+                known.mid != mid && !is_over
+            });
             session.pulled.push(Pulled {
                 mid,
                 track: key,
