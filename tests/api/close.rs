@@ -211,6 +211,25 @@ async fn m_lines_that_a_client_stops_and_adds_are_used_again() {
 }
 
 #[tokio::test]
+async fn a_pull_whose_m_line_a_push_stops_ends_with_it() {
+    let server = Server::start();
+    let publisher = Client::publishing(&server, "mic").await;
+    let client = Client::publishing(&server, "own").await;
+    let mid = client.pull_one(&publisher, "mic").await;
+    client.peer.hears(&mid, "mic").await;
+    let (music, sdp) = client.peer.offer(|api| {
+        api.stop_media(mid.as_str().into());
+        api.add_media(MediaKind::Audio, Direction::SendOnly, None, None, None).to_string()
+    });
+    let push = json!({ "sessionDescription": offer(&sdp), "tracks": [local(&music, "music")] });
+    let body = client.tracks_new(push).await.ok();
+    client.peer.accept_answer(sdp_of(&body));
+    assert_eq!(listed(&client, "remote").await, [(mid, "inactive".to_owned())]);
+    server.metric_becomes("fanline_subscriptions", 0.0).await;
+    server.metric_becomes("fanline_legs", 0.0).await;
+}
+
+#[tokio::test]
 async fn a_session_that_closed_everything_starts_over_with_another_peer_connection() {
     let server = Server::start();
     let mut client = Client::new(&server).await;

@@ -53,6 +53,7 @@ struct Talk {
     mid: Mid,
     words: String,
     packets: u64,
+    packets_max: u64,
 }
 
 impl Peer {
@@ -125,28 +126,41 @@ impl Peer {
 
     /// Sends `words` on the m-line from now on, whenever connected.
     pub fn talk(&self, mid: &str, words: &str) {
+        self.say(mid, words, u64::MAX);
+    }
+
+    /// Sends this many packets on the m-line.
+    pub fn say(&self, mid: &str, words: &str, packets_max: u64) {
         let mut state = self.shared.state.lock().unwrap();
+        let said = state.talks.iter().find(|talk| talk.mid == mid.into()).map_or(0, |talk| talk.packets);
+        let packets_max = packets_max.saturating_add(said);
         state.talks.retain(|talk| talk.mid != mid.into());
-        state.talks.push(Talk { mid: mid.into(), words: words.to_owned(), packets: 0 });
+        state.talks.push(Talk { mid: mid.into(), words: words.to_owned(), packets: said, packets_max });
         self.shared.told.notify_one();
     }
 
     pub fn falls_silent(&self) {
-        self.shared.state.lock().unwrap().talks.clear();
+        let mut state = self.shared.state.lock().unwrap();
+        state.talks.iter_mut().for_each(|talk| talk.packets_max = talk.packets);
     }
 
     pub async fn is_connected(&self) {
         self.waits_for("its transport to connect", |state| state.rtc.is_connected()).await;
     }
 
-    /// Waits until `words` come on the m-line.
+    /// Waits until `words` come on the m-line, and go on coming.
     pub async fn hears(&self, mid: &str, words: &str) {
-        let what = format!("{words:?} on mid {mid}");
-        self.waits_for(&what, |state| state.count(mid, words) >= PACKETS_HEARD).await;
+        self.hears_times(mid, words, PACKETS_HEARD).await;
     }
 
-    /// Forgets what was heard, then listens for as long as a dozen packets take.
+    pub async fn hears_times(&self, mid: &str, words: &str, packets: usize) {
+        let what = format!("{packets} packets of {words:?} on mid {mid}");
+        self.waits_for(&what, |state| state.count(mid, words) >= packets).await;
+    }
+
+    /// Lets pass what is on the way, then listens for as long as a dozen packets take.
     pub async fn hears_nothing_more(&self, mid: &str, words: &str) {
+        tokio::time::sleep(2 * PACKET_INTERVAL).await;
         self.shared.state.lock().unwrap().heard.clear();
         tokio::time::sleep(12 * PACKET_INTERVAL).await;
         assert_eq!(self.shared.state.lock().unwrap().count(mid, words), 0, "{words:?} on mid {mid}");
@@ -230,7 +244,7 @@ impl State {
         if !self.rtc.is_connected() {
             return;
         }
-        for talk in &mut self.talks {
+        for talk in self.talks.iter_mut().filter(|talk| talk.packets < talk.packets_max) {
             let Some(media) = self.rtc.media(talk.mid) else { continue };
             let Some(&payload_type) = media.remote_pts().first() else { continue };
             let mut api = self.rtc.direct_api();

@@ -33,6 +33,20 @@ async fn what_is_pushed_is_heard_by_who_pulls_it() {
 }
 
 #[tokio::test]
+async fn once_a_pull_has_succeeded_no_packet_is_missed() {
+    let server = Server::start();
+    let publisher = Client::new(&server).await;
+    let mids = publisher.push(&[(MediaKind::Audio, "mic"), (MediaKind::Audio, "music")]).await;
+    let listener = Client::new(&server).await;
+    let mid = listener.pull_one(&publisher, "mic").await;
+    listener.peer.hears(&mid, "mic").await;
+    publisher.peer.falls_silent();
+    let mid = listener.pull_one(&publisher, "music").await;
+    publisher.peer.say(&mids[1], "now", 3);
+    listener.peer.hears_times(&mid, "now", 3).await;
+}
+
+#[tokio::test]
 async fn a_fresh_session_is_offered_mids_from_zero_in_the_order_of_success() {
     let server = Server::start();
     let publisher = Client::new(&server).await;
@@ -235,6 +249,38 @@ async fn an_offer_that_nobody_answers_does_not_block_the_session_for_ever() {
     listener.peer.hears(body["tracks"][0]["mid"].as_str().unwrap(), "mic").await;
     let active = listener.tracks().await.into_iter().filter(|track| track.3 == "active");
     assert_eq!(active.count(), 2, "its own and the pulled one; nothing is left of the lost offer");
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_too_late_is_refused_and_the_next_pull_works() {
+    let server = Server::with(&["--offer-timeout", "300ms"]);
+    let publisher = Client::publishing(&server, "mic").await;
+    let listener = Client::publishing(&server, "own").await;
+    let pull = json!({ "tracks": [remote(&publisher.id, "mic")] });
+    let body = listener.tracks_new(pull.clone()).await.ok();
+    let late = listener.peer.answer(sdp_of(&body));
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let late = listener.renegotiate(json!({ "sessionDescription": answer(&late) })).await;
+    late.is_refused(406, "invalid_session_description", &[]);
+    let body = listener.tracks_new(pull).await.ok();
+    assert_ne!(body["tracks"][0]["mid"], "0", "the mid of the lost offer is the client's by now");
+    listener.complete(&body).await;
+    listener.peer.hears(body["tracks"][0]["mid"].as_str().unwrap(), "mic").await;
+}
+
+#[tokio::test]
+async fn a_pull_can_be_closed_while_its_offer_is_out() {
+    let server = Server::start();
+    let publisher = Client::new(&server).await;
+    publisher.push(&[(MediaKind::Audio, "a"), (MediaKind::Audio, "b")]).await;
+    let listener = Client::new(&server).await;
+    let pull = json!({ "tracks": [remote(&publisher.id, "a"), remote(&publisher.id, "b")] });
+    let body = listener.tracks_new(pull).await.ok();
+    let close = listener.tracks_close(json!({ "tracks": [{ "mid": "0" }], "force": true })).await.ok();
+    assert_eq!(close["tracks"], json!([{ "mid": "0" }]));
+    listener.complete(&body).await;
+    listener.peer.hears("1", "b").await;
+    listener.peer.hears_nothing_more("0", "a").await;
 }
 
 #[tokio::test]

@@ -134,7 +134,7 @@ impl Control {
     }
 
     async fn renegotiate(
-        &self,
+        self: Rc<Self>,
         app: AppId,
         id: SessionId,
         body: RenegotiateRequest,
@@ -151,6 +151,7 @@ impl Control {
             state.poke(id, Clock::runtime_instant());
             mids
         };
+        self.end_stopped(id).await;
         for mid in mids {
             self.subscribe(id, mid).await?;
         }

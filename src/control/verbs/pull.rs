@@ -138,6 +138,7 @@ impl Control {
             state.poke(id, Clock::runtime_instant());
             (mids, sdp)
         };
+        self.end_stopped(id).await;
         for &mid in &mids {
             self.subscribe(id, mid).await?;
         }

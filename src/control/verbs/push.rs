@@ -55,6 +55,7 @@ impl Control {
         for track in ended {
             self.clone().close_track(track).await;
         }
+        self.end_stopped(id).await;
         let mut tracks = Vec::with_capacity(wishes.len());
         for wish in wishes {
             let published = self.publish_unless_there(id, &wish).await;
