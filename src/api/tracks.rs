@@ -9,17 +9,12 @@ use super::error::Refusal;
 use super::{Answer, ApiState, body};
 use crate::control::request::{ErrorCode, TracksRequest, TracksResponse};
 
-/// Tracks that one request may add, as the API promises.
-const TRACKS_PER_REQUEST_MAX: usize = 64;
-
 /// `POST /sessions/{session}/tracks/new`: push or pull.
 pub(super) async fn new(State(api): State<ApiState>, target: Target, body: Body) -> Answer<TracksResponse> {
     let body: TracksRequest = body::required(body, &api.limits).await?;
-    let asked = body.tracks.len();
-    if asked > TRACKS_PER_REQUEST_MAX {
-        let description = format!(
-            "{asked} tracks in one request; split it into requests of at most {TRACKS_PER_REQUEST_MAX}"
-        );
+    let (asked, most) = (body.tracks.len(), api.limits.request_tracks_max);
+    if asked > most {
+        let description = format!("{asked} tracks in one request; split it into requests of at most {most}");
         return Err(Refusal::new(ErrorCode::InvalidParams, description));
     }
     Ok(Json(api.control.new_tracks(target.app, target.session, body).await?))

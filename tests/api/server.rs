@@ -35,14 +35,14 @@ impl Server {
         Self::with(&[])
     }
 
-    /// With more flags. The rate limit is out of the way: tests that wait for something ask often.
+    /// With more flags. Unless one sets it, the rate limit is out of the way: who waits for something asks often.
     pub fn with(flags: &[&str]) -> Self {
         let apps = [(APP, SECRET), (OTHER_APP, OTHER_SECRET)].map(|(id, secret)| format!("{id}:{secret}"));
         let mut process = Command::new(env!("CARGO_BIN_EXE_fanline"))
             .env_clear()
+            .env("FANLINE_MAX_REQUESTS_PER_SECOND", "1000000")
             .args(["serve", "--http", "127.0.0.1:0", "--udp-bind", "127.0.0.1", "--udp-port", "0"])
             .args(["--app", &apps[0], "--app", &apps[1], "--log", "warn"])
-            .args(["--max-requests-per-second", "1000000"])
             .args(flags)
             .stdout(Stdio::piped())
             .spawn()
