@@ -201,7 +201,7 @@ fn router(
     let limits = Limits {
         body_bytes_max: config.max_body_bytes,
         body_read_timeout: BODY_READ_TIMEOUT,
-        tracks_per_request_max: config.max_tracks_per_request,
+        request_tracks_max: config.max_tracks_per_request,
         session_requests_per_second: config.max_requests_per_second,
     };
     let router = api::router(ApiState::new(control, apps, snapshots, stopping, limits));

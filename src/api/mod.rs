@@ -73,18 +73,18 @@ pub struct Limits {
     /// How long a body may take to arrive.
     pub body_read_timeout: Duration,
     /// Tracks that one request may add.
-    pub tracks_per_request_max: usize,
+    pub request_tracks_max: usize,
     /// Requests per second about one session, also the burst that may come at once.
     pub session_requests_per_second: u32,
 }
 
 impl Default for Limits {
-    /// A large offer has 20 KB; the rate is the one that clients of the API are told.
+    /// A large offer has 20 KB; the rate and the number of tracks are those that clients of the API are told.
     fn default() -> Self {
         Self {
             body_bytes_max: 256 * 1024,
             body_read_timeout: Duration::from_secs(10),
-            tracks_per_request_max: 64,
+            request_tracks_max: 64,
             session_requests_per_second: 50,
         }
     }

@@ -12,8 +12,7 @@ use crate::control::request::{ErrorCode, TracksRequest, TracksResponse};
 /// `POST /sessions/{session}/tracks/new`: push or pull.
 pub(super) async fn new(State(api): State<ApiState>, target: Target, body: Body) -> Answer<TracksResponse> {
     let body: TracksRequest = body::required(body, &api.limits).await?;
-    let asked = body.tracks.len();
-    let most = api.limits.tracks_per_request_max;
+    let (asked, most) = (body.tracks.len(), api.limits.request_tracks_max);
     if asked > most {
         let description = format!("{asked} tracks in one request; split it into requests of at most {most}");
         return Err(Refusal::new(ErrorCode::InvalidParams, description));

@@ -134,7 +134,11 @@ impl State {
             extensions: receive.extensions,
         };
         let publication = publication(mid, &config, &receive);
-        session.published.retain(|known| known.mid != mid && (known.name != name || known.track.is_some()));
+        let lines = &session.negotiation;
+        session.published.retain(|known| {
+            let is_over = known.name == name || lines.line(known.mid).is_none();
+            known.mid != mid && (known.track.is_some() || !is_over)
+        });
         session.published.push(Published { mid, name: name.clone(), track: Some(key) });
         let (shard, slot) = (session.shard, session.slot);
         self.shards.tell(shard, Command::AddTrack { track: Box::new(config.clone()) });

@@ -14,7 +14,7 @@ use crate::control::request::{AppId, ErrorCode, RequestError};
 use crate::control::transport::{Credentials, Peer, Transport};
 use crate::id::{LegId, Mid, SessionId, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
-use crate::sdp::{DtlsRole, HashAlgorithm, LineState, LocalTransport, Negotiation, Remote};
+use crate::sdp::{DtlsRole, HashAlgorithm, Intent, LineKind, LineState, LocalTransport, Negotiation, Remote};
 
 /// Verified paths that control remembers having told the shard of.
 const PATHS_MAX: usize = 16;
@@ -162,16 +162,53 @@ impl Session {
         true
     }
 
-    /// Learns the peer from its description and starts the transport, or renews its credentials.
-    pub fn meet(&mut self, remote: &Remote, has_data_channels: bool) -> Result<(), RequestError> {
-        let peer = peer(remote, self.negotiation.dtls_role())?;
+    /// Takes the client's offer, or nothing of it, and returns our answer.
+    pub fn answer(&mut self, offer: &Remote, intents: &[(Mid, Intent)]) -> Result<String, RequestError> {
+        let identity = self.identity(offer)?;
+        let sdp = self.negotiation.answer(offer, intents)?;
+        self.meet(identity, offer)?;
+        Ok(sdp)
+    }
+
+    /// Takes the client's answer to our offer, or nothing of it.
+    pub fn apply_answer(&mut self, answer: &Remote) -> Result<(), RequestError> {
+        let identity = self.identity(answer)?;
+        self.negotiation.apply_answer(answer)?;
+        self.meet(identity, answer)
+    }
+
+    /// Whom the description is from. `None` if it stops every m-line: then it tells nothing of a transport.
+    fn identity(&self, remote: &Remote) -> Result<Option<PeerIdentity>, RequestError> {
+        let unusable = |problem: &str| RequestError::new(ErrorCode::InvalidSessionDescription, problem);
+        let Some((ufrag, password)) = remote.ice() else {
+            return if self.is_negotiated() {
+                Ok(None)
+            } else {
+                Err(unusable("the description has no live m-line"))
+            };
+        };
+        let fingerprint =
+            remote.fingerprints().iter().find(|f| f.algorithm == HashAlgorithm::Sha256).ok_or_else(|| {
+                unusable(
+                    "the description has no sha-256 fingerprint: add one, every DTLS library can make it",
+                )
+            })?;
+        let credentials = Credentials { ufrag: ufrag.to_owned(), password: password.to_owned() };
+        Ok(Some(PeerIdentity { credentials, fingerprint: fingerprint.bytes.clone() }))
+    }
+
+    /// Starts the transport towards the peer, or renews its credentials.
+    fn meet(&mut self, identity: Option<PeerIdentity>, remote: &Remote) -> Result<(), RequestError> {
+        let Some(PeerIdentity { credentials, fingerprint }) = identity else { return Ok(()) };
+        let we_are_client = self.negotiation.dtls_role() == Some(DtlsRole::Active);
+        let peer = Peer { credentials, fingerprint, we_are_client };
         if self.transport.peer() != Some(&peer) {
             self.transport.set_peer(peer).map_err(|problem| {
                 let text = format!("DTLS could not start: {problem}");
                 RequestError::new(ErrorCode::InternalError, text)
             })?;
         }
-        if has_data_channels {
+        if remote.lines().iter().any(|line| line.kind == LineKind::Application && !line.rejected) {
             self.transport.start_sctp();
         }
         self.follow_bundle_tag();
@@ -188,18 +225,11 @@ impl Session {
     }
 }
 
-fn peer(remote: &Remote, role: Option<DtlsRole>) -> Result<Peer, RequestError> {
-    let unusable = |problem: &str| RequestError::new(ErrorCode::InvalidSessionDescription, problem);
-    let (ufrag, password) = remote.ice().ok_or_else(|| unusable("the description has no live m-line"))?;
-    let fingerprint =
-        remote.fingerprints().iter().find(|f| f.algorithm == HashAlgorithm::Sha256).ok_or_else(|| {
-            unusable("the description has no sha-256 fingerprint: add one, every DTLS library can make it")
-        })?;
-    Ok(Peer {
-        credentials: Credentials { ufrag: ufrag.to_owned(), password: password.to_owned() },
-        fingerprint: fingerprint.bytes.clone(),
-        we_are_client: role == Some(DtlsRole::Active),
-    })
+/// A peer before its DTLS role is settled.
+struct PeerIdentity {
+    credentials: Credentials,
+    /// SHA-256 of its certificate.
+    fingerprint: Vec<u8>,
 }
 
 /// ICE credentials whose ufrag tells the session's place, so that its first check finds it without a search.

@@ -63,11 +63,14 @@ impl Core {
         }
         let encodings = session.publications.iter().flat_map(|p| &p.encodings);
         let feedback = encodings.map(Encoding::due).min().unwrap_or(Time::NEVER).min(session.feedback_due);
-        let due = feedback.max(now.plus_ms(1)).min(session.report_due);
+        let timeout = self.settings.media_timeout;
+        let alive = session.publications.iter().filter(|p| p.activity != Activity::Silent);
+        let silence = alive.map(|p| p.last_packet + timeout).min().unwrap_or(Time::NEVER);
+        let due = feedback.min(silence).max(now.plus_ms(1)).min(session.report_due);
         self.timers.hasten(slot, &mut session.timer, due);
     }
 
-    /// Tells control of tracks that have fallen silent.
+    /// Tells control of a track that has fallen silent; of the next one at the next turn.
     fn check_activity(&mut self, slot: SessionSlot, now: Time) {
         let timeout = self.settings.media_timeout;
         let Some(session) = self.sessions.get_mut(slot) else { return };

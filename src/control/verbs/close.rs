@@ -10,9 +10,9 @@ use crate::control::request::{
     TracksResponse,
 };
 use crate::control::session::{LegState, Session};
-use crate::control::verbs::{has_data_channels, parse};
+use crate::control::verbs::parse;
 use crate::id::{Mid, SessionId};
-use crate::sdp::{Intent, Remote};
+use crate::sdp::{Intent, Line, LineState, Remote};
 use crate::time::Clock;
 
 impl Control {
@@ -68,27 +68,43 @@ impl Control {
         let mut state = self.state.borrow_mut();
         let session = state.session_mut(app, id)?;
         let intents: Vec<_> = mids.iter().map(|&mid| (mid, Intent::Close)).collect();
-        let sdp = session.negotiation.answer(offer, &intents)?;
-        session.meet(offer, has_data_channels(offer))?;
+        let sdp = session.answer(offer, &intents)?;
         state.poke(id, Clock::runtime_instant());
         Ok(SessionDescription { kind: SdpType::Answer, sdp })
     }
 
-    /// Ends what flows on these mids, and on m-lines that an offer has stopped.
+    /// Ends what flows on these mids, and on m-lines whose direction leaves nothing to flow.
     async fn end_media(self: &Rc<Self>, id: SessionId, mids: &[Mid]) {
-        let (tracks, pulls) = {
-            let mut state = self.state.borrow_mut();
-            let Some(session) = state.sessions.get_mut(&id) else { return };
+        if let Some(session) = self.state.borrow_mut().sessions.get_mut(&id) {
             for &mid in mids {
                 session.negotiation.close(mid);
             }
-            let lines = &session.negotiation;
-            let receives = |mid| lines.line(mid).is_some_and(|line| line.receive.is_some());
-            let sends = |mid| lines.line(mid).is_some_and(|line| line.send.is_some());
-            let tracks: Vec<_> =
-                session.published.iter().filter(|p| !receives(p.mid)).filter_map(|p| p.track).collect();
+        }
+        let receives = |line: &Line| line.receive.is_some();
+        let sends = |line: &Line| line.send.is_some();
+        self.end_unless(id, receives, sends).await;
+    }
+
+    /// Ends what flowed on m-lines that the client's last description has stopped for good.
+    pub(super) async fn end_stopped(self: &Rc<Self>, id: SessionId) {
+        let lives = |line: &Line| line.state != LineState::Closed;
+        self.end_unless(id, lives, lives).await;
+    }
+
+    async fn end_unless(
+        self: &Rc<Self>,
+        id: SessionId,
+        receives: impl Fn(&Line) -> bool,
+        sends: impl Fn(&Line) -> bool,
+    ) {
+        let (tracks, pulls) = {
+            let state = self.state.borrow();
+            let Some(session) = state.sessions.get(&id) else { return };
+            let line = |mid| session.negotiation.line(mid);
+            let over = session.published.iter().filter(|p| !line(p.mid).is_some_and(&receives));
+            let tracks: Vec<_> = over.filter_map(|published| published.track).collect();
             let flowing = session.pulled.iter().filter(|p| matches!(p.leg, LegState::Flowing(_)));
-            let pulls: Vec<_> = flowing.filter(|p| !sends(p.mid)).map(|p| p.mid).collect();
+            let pulls: Vec<_> = flowing.filter(|p| !line(p.mid).is_some_and(&sends)).map(|p| p.mid).collect();
             (tracks, pulls)
         };
         for track in tracks {

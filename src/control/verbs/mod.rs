@@ -22,7 +22,7 @@ use crate::control::session::{self, LegState, Session};
 use crate::control::transport::Transport;
 use crate::control::{Control, State};
 use crate::id::SessionId;
-use crate::sdp::{Kind, LineKind, Negotiation, Remote, SdpError};
+use crate::sdp::{Kind, Negotiation, Remote, SdpError};
 use crate::shard::command::Command;
 use crate::time::Clock;
 
@@ -134,7 +134,7 @@ impl Control {
     }
 
     async fn renegotiate(
-        &self,
+        self: Rc<Self>,
         app: AppId,
         id: SessionId,
         body: RenegotiateRequest,
@@ -144,14 +144,14 @@ impl Control {
         let mids = {
             let mut state = self.state.borrow_mut();
             let session = state.session_mut(&app, id)?;
-            session.negotiation.apply_answer(&answer)?;
+            session.apply_answer(&answer)?;
             session.offered_at = None;
             let offered = session.pulled.iter().filter(|pulled| pulled.leg == LegState::Offered);
             let mids: Vec<_> = offered.map(|pulled| pulled.mid).collect();
-            session.meet(&answer, has_data_channels(&answer))?;
             state.poke(id, Clock::runtime_instant());
             mids
         };
+        self.end_stopped(id).await;
         for mid in mids {
             self.subscribe(id, mid).await?;
         }
@@ -226,13 +226,8 @@ impl State {
 
 /// Answers an offer that publishes nothing: data channels, or media that later requests will name.
 fn answer_plain(session: &mut Session, offer: &Remote) -> Result<SessionDescription, RequestError> {
-    let sdp = session.negotiation.answer(offer, &[])?;
-    session.meet(offer, has_data_channels(offer))?;
+    let sdp = session.answer(offer, &[])?;
     Ok(SessionDescription { kind: SdpType::Answer, sdp })
-}
-
-fn has_data_channels(remote: &Remote) -> bool {
-    remote.lines().iter().any(|line| line.kind == LineKind::Application && !line.rejected)
 }
 
 fn status(is_active: bool) -> Status {

@@ -15,7 +15,7 @@ use crate::control::request::{
 };
 use crate::control::session::{LegState, Pulled, Session};
 use crate::control::tracks::Track;
-use crate::control::verbs::{has_data_channels, parse};
+use crate::control::verbs::parse;
 use crate::control::{Control, State};
 use crate::id::{MediaKind, Mid, SessionId, TrackKey};
 use crate::sdp::{Intent, LineKind, Remote, SdpError, Send};
@@ -34,6 +34,7 @@ impl Control {
         if self.state.borrow().session(&app, id)?.negotiation.has_pending_offer() {
             return Err(SdpError::OfferPending.into());
         }
+        self.connected(&app, id).await?;
         let offer = body.session_description.as_ref().map(|d| parse(d, SdpType::Offer)).transpose()?;
         let found: Found = join_all(body.tracks.iter().map(|item| self.find(&app, item))).await;
         match offer {
@@ -44,6 +45,11 @@ impl Control {
 
     /// The track an item names, once its packets flow. A publisher that is still connecting is waited for.
     async fn find(&self, app: &AppId, item: &TrackObject) -> Result<TrackKey, RequestError> {
+        let fields = [("sessionId", &item.session_id), ("trackName", &item.track_name)];
+        if let Some((field, _)) = fields.iter().find(|(_, value)| present(value).is_none()) {
+            let text = format!("a remote track needs {field}: the publisher's sessionId and its trackName");
+            return Err(RequestError::new(ErrorCode::InvalidParams, text));
+        }
         if let Some(mid) = &item.mid {
             let text = format!("a pull into the existing mid {mid:?} is not supported; leave mid out");
             return Err(RequestError::new(ErrorCode::InvalidParams, text));
@@ -108,6 +114,8 @@ impl Control {
         Ok(response(items, &found, &mids, Some(offer)))
     }
 
+    /// If no track can be had, the offer is not taken: the client may come back with another, even of another
+    /// peer connection.
     async fn pull_into(
         self: &Rc<Self>,
         app: &AppId,
@@ -120,15 +128,18 @@ impl Control {
             let mut state = self.state.borrow_mut();
             self.renew_transport(&mut state, id);
             let mids = assign(state.session(app, id)?, offer, &state, &mut found);
+            if mids.is_empty() {
+                return Ok(response(items, &found, &mids, None));
+            }
             let (sends, keys) = state.sends(&found);
             let session = state.session_mut(app, id)?;
             let intents: Vec<_> = mids.iter().copied().zip(sends.into_iter().map(Intent::Send)).collect();
-            let sdp = session.negotiation.answer(offer, &intents)?;
-            session.meet(offer, has_data_channels(offer))?;
+            let sdp = session.answer(offer, &intents)?;
             state.note_pulled(id, &keys, &mids);
             state.poke(id, Clock::runtime_instant());
             (mids, sdp)
         };
+        self.end_stopped(id).await;
         for &mid in &mids {
             self.subscribe(id, mid).await?;
         }
@@ -186,7 +197,11 @@ impl State {
         let Some(session) = sessions.get_mut(&id) else { return };
         for (&key, &mid) in keys.iter().zip(mids) {
             let Some(track) = tracks.get(key) else { continue };
-            session.pulled.retain(|known| known.mid != mid);
+            let lines = &session.negotiation;
+            session.pulled.retain(|known| {
+                let is_over = known.leg == LegState::Closed && lines.line(known.mid).is_none();
+                known.mid != mid && !is_over
+            });
             session.pulled.push(Pulled {
                 mid,
                 track: key,
@@ -232,6 +247,11 @@ fn assign(session: &Session, offer: &Remote, state: &State, found: &mut Found) -
     mids
 }
 
+/// Some clients write an empty string for what they do not have; none can read one.
+fn present(field: &Option<String>) -> Option<String> {
+    field.clone().filter(|text| !text.is_empty())
+}
+
 /// Items in the order of the request; those found have the mids in theirs.
 fn response(
     items: &[TrackObject],
@@ -241,8 +261,8 @@ fn response(
 ) -> TracksResponse {
     let mut mids = mids.iter();
     let tracks = items.iter().zip(found).map(|(item, found)| TrackResult {
-        session_id: item.session_id.clone(),
-        track_name: item.track_name.clone(),
+        session_id: present(&item.session_id),
+        track_name: present(&item.track_name),
         mid: Some(found.as_ref().ok().and_then(|_| mids.next()).map(Mid::to_string).unwrap_or_default()),
         kind: None,
         error: found.as_ref().err().cloned(),

@@ -10,7 +10,7 @@ use crate::control::request::{
     TracksRequest, TracksResponse,
 };
 use crate::control::session::Session;
-use crate::control::verbs::{has_data_channels, parse};
+use crate::control::verbs::parse;
 use crate::id::{MediaKind, Mid, SessionId, TrackKey};
 use crate::sdp::{Intent, LineKind, Remote};
 use crate::time::Clock;
@@ -36,10 +36,10 @@ impl Control {
             return Err(RequestError::new(ErrorCode::InvalidParams, text));
         }
         let _turn = self.turn(&app, id).await?;
-        self.connected(&app, id).await?;
         if remote > 0 { self.pull(app, id, body).await } else { self.push(app, id, body).await }
     }
 
+    /// Waits for no transport: a client whose answer was lost repeats its offer and connects only then.
     async fn push(
         self: &Rc<Self>,
         app: AppId,
@@ -47,7 +47,7 @@ impl Control {
         body: TracksRequest,
     ) -> Result<TracksResponse, RequestError> {
         let Some(description) = &body.session_description else {
-            let text = "local tracks need sessionDescription, the offer whose m-lines they are";
+            let text = "tracks is empty or local, which needs sessionDescription: the offer with its m-lines";
             return Err(RequestError::new(ErrorCode::InvalidParams, text));
         };
         let offer = parse(description, SdpType::Offer)?;
@@ -55,6 +55,7 @@ impl Control {
         for track in ended {
             self.clone().close_track(track).await;
         }
+        self.end_stopped(id).await;
         let mut tracks = Vec::with_capacity(wishes.len());
         for wish in wishes {
             let published = self.publish_unless_there(id, &wish).await;
@@ -93,8 +94,7 @@ impl Control {
         };
         check_names(session, &wishes)?;
         let intents: Vec<_> = wishes.iter().map(|wish| (wish.mid, Intent::Receive)).collect();
-        let sdp = session.negotiation.answer(offer, &intents)?;
-        session.meet(offer, has_data_channels(offer))?;
+        let sdp = session.answer(offer, &intents)?;
         let ended = ended_by(session, &wishes);
         state.poke(id, Clock::runtime_instant());
         Ok((wishes, ended, sdp))
@@ -115,7 +115,10 @@ impl Control {
 fn wish(track: &TrackObject, offer: &Remote) -> Result<Wish, RequestError> {
     let invalid = |text: String| RequestError::new(ErrorCode::InvalidParams, text);
     let name = track.track_name.clone().filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| invalid("a local track needs a trackName".to_owned()))?;
+    let name = name.ok_or_else(|| {
+        let mid = track.mid.as_deref().unwrap_or_default();
+        invalid(format!("the local track on mid {mid:?} needs a trackName"))
+    })?;
     let mid = track.mid.as_deref().ok_or_else(|| {
         invalid(format!("local track {name:?} needs mid, the m-line of the offer that carries it"))
     })?;
