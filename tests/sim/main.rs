@@ -12,6 +12,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic, helpers included")]
 
 mod client;
+mod feedback;
+mod hostile;
+mod leaving;
+mod loss;
 mod media;
 mod meeting;
+mod numbering;
+mod time;
 mod world;

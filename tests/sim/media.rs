@@ -239,10 +239,6 @@ impl Sink {
         self.arrivals.iter().map(|arrival| arrival.note.counter)
     }
 
-    pub fn highest(&self) -> Option<u64> {
-        self.counters().max()
-    }
-
     /// How many of the source's packets `from..until` never came.
     pub fn missed(&self, from: u64, until: u64) -> u64 {
         let heard: HashSet<_> = self.counters().filter(|counter| (from..until).contains(counter)).collect();
