@@ -20,7 +20,10 @@ use crate::media::{Report, Shape, Sink, Source};
 
 pub struct Client {
     pub session: String,
+    /// Where the network sees it.
     pub socket: SimSocket,
+    /// Where it sees itself: behind a NAT the two differ.
+    inner: SocketAddr,
     pub rtc: Rtc,
     clock: Clock,
     timeout: Instant,
@@ -44,18 +47,14 @@ pub struct Client {
 impl Client {
     /// `observes` keeps all RTCP, at the price of a copy of every packet.
     pub fn new(session: String, socket: SimSocket, clock: Clock, now: Time, observes: bool) -> Self {
-        let now = clock.instant(now);
-        let mut config = RtcConfig::new().clear_codecs().enable_opus(true, false).enable_vp8(true);
-        config = config.set_rtp_mode(true).enable_raw_packets(observes);
-        let mut rtc = config.build(now);
-        let candidate = Candidate::host(socket.local_addr(), "udp").unwrap();
-        rtc.add_local_candidate(candidate);
+        let inner = socket.local_addr();
         Self {
             session,
+            rtc: peer(inner, clock.instant(now), observes),
+            inner,
             socket,
-            rtc,
             clock,
-            timeout: now,
+            timeout: clock.instant(now),
             connected: false,
             closed: false,
             is_dead: false,
@@ -88,6 +87,24 @@ impl Client {
         let answer = self.rtc.sdp_api().accept_offer(offer).expect("str0m accepts our offer");
         self.wake();
         answer.to_sdp_string()
+    }
+
+    /// An offer that stops m-lines for good.
+    pub fn stop(&mut self, mids: &[Mid]) -> (String, SdpPendingOffer) {
+        let mut api = self.rtc.sdp_api();
+        mids.iter().for_each(|&mid| api.stop_media(mid));
+        let (offer, pending) = api.apply().expect("something was not stopped before");
+        (offer.to_sdp_string(), pending)
+    }
+
+    /// Starts over with another peer on the same socket, as a browser does that has stopped all it had.
+    pub fn renew(&mut self, now: Time) {
+        self.rtc = peer(self.inner, self.clock.instant(now), false);
+        self.connected = false;
+        self.closed = false;
+        self.sources.clear();
+        self.sinks.clear();
+        self.wake();
     }
 
     /// Begins to send what was offered.
@@ -130,8 +147,8 @@ impl Client {
         if self.is_dead {
             return;
         }
-        while let Some((from, to, bytes)) = self.socket.recv() {
-            let Ok(receive) = Receive::new(Protocol::Udp, from, to, &bytes) else { continue };
+        while let Some((from, _, bytes)) = self.socket.recv() {
+            let Ok(receive) = Receive::new(Protocol::Udp, from, self.inner, &bytes) else { continue };
             // The str0m peer refuses what it cannot take; what that does to the claim shows in the sinks.
             let _ = self.rtc.handle_input(Input::Receive(self.clock.instant(now), receive));
             self.poll(now);
@@ -210,4 +227,12 @@ impl Client {
             _ => {}
         }
     }
+}
+
+/// A full ICE peer that takes Opus and VP8 and hands RTP through.
+fn peer(local: SocketAddr, now: Instant, observes: bool) -> Rtc {
+    let config = RtcConfig::new().clear_codecs().enable_opus(true, false).enable_vp8(true);
+    let mut rtc = config.set_rtp_mode(true).enable_raw_packets(observes).build(now);
+    rtc.add_local_candidate(Candidate::host(local, "udp").unwrap());
+    rtc
 }

@@ -18,6 +18,7 @@ mod leaving;
 mod loss;
 mod media;
 mod meeting;
+mod moving;
 mod numbering;
 mod time;
 mod world;

@@ -291,6 +291,26 @@ impl World {
         self.drive(handle.close_tracks(app(), session, body)).unwrap()
     }
 
+    /// Stops m-lines by an offer of the client's and closes what was on them.
+    pub fn stop(&mut self, who: Who, mids: &[Mid]) {
+        let (offer, pending) = self.client(who).stop(mids);
+        let (handle, session) = (self.handle.clone(), self.session(who));
+        let tracks = mids.iter().map(|mid| CloseTrackObject { mid: mid.to_string() }).collect();
+        let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
+        let body = CloseTracksRequest { tracks, session_description: Some(description), force: false };
+        let response = self.drive(handle.close_tracks(app(), session, body)).unwrap();
+        assert_sound(&response.tracks);
+        let answer = response.session_description.expect("an offer is answered").sdp;
+        self.client(who).accept_answer(pending, &answer);
+    }
+
+    /// From here on the client's NAT shows it under another address.
+    pub fn rebind(&mut self, who: Who) {
+        let mut address = self.client(who).socket.local_addr();
+        address.set_port(address.port() + 1_000);
+        self.client(who).socket = self.net.socket(address);
+    }
+
     /// What `GET /sessions/…` says; an error when the session is over.
     pub fn state(&mut self, who: Who) -> Result<SessionState, RequestError> {
         let (handle, session) = (self.handle.clone(), self.session(who));
