@@ -163,8 +163,12 @@ impl Session {
         &self.paths
     }
 
-    /// Learns the peer from its description and starts the transport, or renews its credentials.
+    /// Learns the peer from its description and starts the transport, or renews its credentials. A client
+    /// that stops all its m-lines describes no transport any more, and nothing is left to learn.
     pub fn meet(&mut self, remote: &Remote, has_data_channels: bool) -> Result<(), RequestError> {
+        if remote.ice().is_none() && self.is_negotiated() {
+            return Ok(());
+        }
         let peer = peer(remote, self.negotiation.dtls_role())?;
         if self.transport.peer() != Some(&peer) {
             self.transport.set_peer(peer).map_err(|problem| {
