@@ -90,11 +90,11 @@ impl Client {
     }
 
     /// An offer that stops m-lines for good.
-    pub fn stop(&mut self, mids: &[Mid]) -> (String, SdpPendingOffer) {
+    pub fn stop(&mut self, mids: &[Mid]) -> String {
         let mut api = self.rtc.sdp_api();
         mids.iter().for_each(|&mid| api.stop_media(mid));
-        let (offer, pending) = api.apply().expect("something was not stopped before");
-        (offer.to_sdp_string(), pending)
+        let (offer, _) = api.apply().expect("something was not stopped before");
+        offer.to_sdp_string()
     }
 
     /// Starts over with another peer on the same socket, as a browser does that has stopped all it had.

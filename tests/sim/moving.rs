@@ -33,31 +33,51 @@ fn a_client_whose_nat_gives_it_another_address_is_followed() {
     });
 }
 
-#[test]
-fn a_client_that_has_stopped_everything_comes_back_with_another_peer() {
-    for_each_seed(&[1, 2], |seed| {
-        let mut world = World::new(seed, 2);
-        let [ann, bob] = [world.join(), world.join()];
-        world.publish(ann, &[("voice", VOICE), ("camera", CAMERA)]);
-        let pulls = [(ann, "voice"), (ann, "camera")];
-        for round in 0..3 {
-            let mids = world.pull(bob, &pulls);
-            world.run_ms(1_000);
-            for (mid, name) in mids.iter().zip(["voice", "camera"]) {
-                let said = world.client(ann).source(name).said;
-                let sink = world.sink(bob, *mid);
-                assert!(sink.heard() > 40, "round {round}: {} of {name} heard", sink.heard());
-                sink.assert_perfect(said - 9);
-            }
-            world.stop(bob, &mids);
-            let now = world.now;
-            if seed == 1 {
+/// When the old peer's close_notify reaches the server.
+#[derive(Clone, Copy)]
+enum Goodbye {
+    AtOnce,
+    /// After the next pull has been asked for.
+    Late,
+    Never,
+}
+
+fn stops_everything_and_comes_back(seed: u64, goodbye: Goodbye) {
+    let mut world = World::new(seed, 2);
+    let [ann, bob] = [world.join(), world.join()];
+    world.publish(ann, &[("voice", VOICE), ("camera", CAMERA)]);
+    for round in 0..3 {
+        let mids = world.pull(bob, &[(ann, "voice"), (ann, "camera")]);
+        world.set_uplink(bob, Link { delay: Duration::from_millis(5), ..Link::default() });
+        world.run_ms(1_500);
+        for (mid, name) in mids.iter().zip(["voice", "camera"]) {
+            let said = world.client(ann).source(name).said;
+            let sink = world.sink(bob, *mid);
+            assert!(sink.heard() > 40, "round {round}: {} of {name} heard", sink.heard());
+            sink.assert_perfect(said - 9);
+        }
+        world.stop_all(bob, &mids);
+        let now = world.now;
+        match goodbye {
+            Goodbye::AtOnce => world.client(bob).leave(now),
+            Goodbye::Late => {
+                world.set_uplink(bob, Link { delay: Duration::from_millis(200), ..Link::default() });
                 world.client(bob).leave(now);
             }
-            world.client(bob).renew(now);
-            assert_eq!(world.census().subscriptions, 0);
+            Goodbye::Never => {}
         }
-        assert_eq!(world.census().sessions, 2);
+        world.client(bob).renew(now);
+        assert_eq!(world.census().subscriptions, 0);
+    }
+    assert_eq!(world.census().sessions, 2);
+}
+
+#[test]
+fn a_client_that_has_stopped_everything_comes_back_with_another_peer() {
+    for_each_seed(&[1], |seed| {
+        for goodbye in [Goodbye::AtOnce, Goodbye::Late, Goodbye::Never] {
+            stops_everything_and_comes_back(seed, goodbye);
+        }
     });
 }
 
@@ -76,7 +96,7 @@ fn a_publisher_that_has_stopped_everything_comes_back_with_another_peer() {
                 assert!(sink.heard() > 40, "round {round}: {} of {name} heard", sink.heard());
                 sink.assert_perfect(said - 9);
             }
-            world.stop(ann, &sent);
+            world.stop_all(ann, &sent);
             let now = world.now;
             world.client(ann).leave(now);
             world.client(ann).renew(now);
