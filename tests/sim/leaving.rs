@@ -145,6 +145,28 @@ fn a_track_can_be_closed_and_pulled_again() {
 }
 
 #[test]
+fn everything_can_be_closed_by_force_and_pulled_again_over_the_same_peer() {
+    for_each_seed(&[1, 2], |seed| {
+        let mut world = World::new(seed, 2);
+        let [ann, bob] = [world.join(), world.join()];
+        world.publish(ann, &[("voice", VOICE), ("camera", CAMERA)]);
+        for round in 0..4 {
+            let mids = world.pull(bob, &[(ann, "voice"), (ann, "camera")]);
+            world.run_ms(1_000);
+            for (mid, name) in mids.iter().zip(["voice", "camera"]) {
+                let said = world.client(ann).source(name).said;
+                let sink = world.sink(bob, *mid);
+                assert!(sink.heard() > 40, "round {round}: {} of {name} heard", sink.heard());
+                sink.assert_perfect(said - 9);
+            }
+            world.close(bob, &mids);
+            world.client(bob).sinks.clear();
+            assert_eq!(held(&mut world), (2, 2, 0));
+        }
+    });
+}
+
+#[test]
 fn a_hundred_comings_and_goings_leave_nothing_behind() {
     for_each_seed(&[1], |seed| {
         let mut world = World::new(seed, 2);

@@ -76,3 +76,19 @@ fn one_speaker_reaches_fifty_listeners_over_two_shards_and_crosses_over_once() {
         assert_eq!(after[1 - home].drops.get(DropReason::TooOld), 0);
     });
 }
+
+#[test]
+fn a_pull_waits_for_a_publisher_that_is_still_connecting() {
+    for_each_seed(&[1], |seed| {
+        let mut world = World::new(seed, 2);
+        let [ann, bob] = [world.join(), world.join()];
+        world.offer_tracks(ann, &[("voice", VOICE)]);
+        let asked = world.now;
+        let mid = world.pull(bob, &[(ann, "voice")])[0];
+        assert!(world.client(ann).connected, "the pull was answered after the publisher had come");
+        assert!(world.now.since(asked) < 1_000_000);
+        world.run_ms(1_000);
+        let said = world.client(ann).source("voice").said;
+        world.sink(bob, mid).assert_perfect(said - 1);
+    });
+}

@@ -217,6 +217,16 @@ impl World {
 
     /// Publishes tracks and waits until the client is connected and talking. Returns their mids.
     pub fn publish(&mut self, who: Who, tracks: &[(&str, Shape)]) -> Vec<Mid> {
+        let mids = self.offer_tracks(who, tracks);
+        self.until(5_000, "the publisher connects", |world| world.client(who).connected);
+        self.until(1_000, "the publisher talks", |world| {
+            world.client(who).sources.iter().all(|source| source.said > 0)
+        });
+        mids
+    }
+
+    /// Publishes tracks; the client talks as soon as it is connected. Returns their mids.
+    pub fn offer_tracks(&mut self, who: Who, tracks: &[(&str, Shape)]) -> Vec<Mid> {
         let shapes: Vec<_> = tracks.iter().map(|(_, shape)| *shape).collect();
         let (mids, offer, pending) = self.client(who).offer(&shapes);
         let local = tracks.iter().zip(&mids).map(|((name, _), mid)| TrackObject {
@@ -240,10 +250,6 @@ impl World {
         for ((name, shape), mid) in tracks.iter().zip(&mids) {
             client.start(name, *mid, *shape);
         }
-        self.until(5_000, "the publisher connects", |world| world.client(who).connected);
-        self.until(1_000, "the publisher talks", |world| {
-            world.client(who).sources.iter().all(|source| source.said > 0)
-        });
         mids
     }
 
