@@ -163,9 +163,9 @@ impl Session {
         &self.paths
     }
 
-    /// Learns the peer from its description and starts the transport, or renews its credentials. A client
-    /// that stops all its m-lines describes no transport any more, and nothing is left to learn.
+    /// Learns the peer from its description and starts the transport, or renews its credentials.
     pub fn meet(&mut self, remote: &Remote, has_data_channels: bool) -> Result<(), RequestError> {
+        // Who stops all its m-lines describes no transport any more.
         if remote.ice().is_none() && self.is_negotiated() {
             return Ok(());
         }

@@ -134,9 +134,10 @@ impl World {
         for round in 0.. {
             assert!(round < ROUNDS_MAX, "shards and control never come to rest");
             self.net.advance(self.now);
-            let worked = self.shards.iter_mut().fold(false, |worked, shard| shard.turn(self.now) || worked);
+            let worked =
+                self.shards.iter_mut().filter_map(|shard| shard.turn(self.now).then_some(())).count();
             self.poll_control();
-            if !worked {
+            if worked == 0 {
                 break;
             }
         }
