@@ -24,7 +24,7 @@ use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-mod batch;
+pub mod batch;
 pub mod bell;
 pub mod sim;
 mod socket;
