@@ -48,6 +48,8 @@ fn video_heals(seed: u64, bad_uplink: bool, bad_downlink: bool) {
     let shards = world.snapshots();
     let nacks_sent: u64 = shards.iter().map(|shard| shard.nacks_sent).sum();
     let resent: u64 = shards.iter().map(|shard| shard.retransmissions_sent).sum();
+    let nacks_received: u64 = shards.iter().map(|shard| shard.nacks_received).sum();
+    assert!(resent <= nacks_received, "{resent} sent again, {nacks_received} asked for");
     assert_eq!((nacks_sent > 60, resent > 60), (bad_uplink, bad_downlink), "{nacks_sent}, {resent}");
 }
 
