@@ -185,7 +185,6 @@ impl Core {
                 reports.clone().for_each(|block| self.report_block(slot, &block, now));
             }
             rtcp::Packet::Nack { media, sequences, .. } => {
-                self.counters.nacks_received += 1;
                 sequences.clone().for_each(|sequence| self.nack(slot, *media, sequence, now));
             }
             rtcp::Packet::PictureLossIndication { media, .. } => self.picture_loss(slot, *media),
@@ -242,6 +241,7 @@ impl Core {
 
     fn nack(&mut self, slot: SessionSlot, media: u32, sequence: u16, now: Time) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
+        self.counters.nacks_received += 1;
         let rtt_us = session.rtt_us;
         let Some(leg) = session.leg_by_ssrc(media) else { return };
         if !leg.may_retransmit(sequence, now, rtt_us) {

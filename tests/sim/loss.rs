@@ -48,6 +48,8 @@ fn video_heals(seed: u64, bad_uplink: bool, bad_downlink: bool) {
     let shards = world.snapshots();
     let nacks_sent: u64 = shards.iter().map(|shard| shard.nacks_sent).sum();
     let resent: u64 = shards.iter().map(|shard| shard.retransmissions_sent).sum();
+    let nacks_received: u64 = shards.iter().map(|shard| shard.nacks_received).sum();
+    assert!(resent <= nacks_received, "{resent} sent again, {nacks_received} asked for");
     assert_eq!((nacks_sent > 60, resent > 60), (bad_uplink, bad_downlink), "{nacks_sent}, {resent}");
 }
 
@@ -64,6 +66,23 @@ fn video_lost_on_the_way_down_is_sent_again_from_the_track_ring() {
 #[test]
 fn video_lost_on_both_ways_heals() {
     for_each_seed(&[1, 2, 3], |seed| video_heals(seed, true, true));
+}
+
+#[test]
+fn the_same_seed_loses_the_same_packets_and_another_does_not() {
+    let heard = |seed| {
+        let mut world = World::new(seed, 2);
+        let [ann, bob] = [world.join(), world.join()];
+        world.publish(ann, &[("voice", VOICE), ("camera", CAMERA)]);
+        let mids = world.pull(bob, &[(ann, "voice"), (ann, "camera")]);
+        world.set_uplink(ann, bad());
+        world.set_downlink(bob, bad());
+        world.run_ms(5_000);
+        let arrivals = |mid| world.sink(bob, mid).arrivals.iter().map(|a| (a.note.counter, a.at)).collect();
+        mids.into_iter().map(arrivals).collect::<Vec<Vec<_>>>()
+    };
+    assert_eq!(heard(1), heard(1));
+    assert_ne!(heard(1), heard(2));
 }
 
 #[test]
