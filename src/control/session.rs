@@ -199,7 +199,10 @@ impl Session {
 
     /// Starts the transport towards the peer, or renews its credentials.
     fn meet(&mut self, identity: Option<PeerIdentity>, remote: &Remote) -> Result<(), RequestError> {
-        let Some(PeerIdentity { credentials, fingerprint }) = identity else { return Ok(()) };
+        let Some(PeerIdentity { credentials, fingerprint }) = identity else {
+            self.bundle_tag = None;
+            return Ok(());
+        };
         let we_are_client = self.negotiation.dtls_role() == Some(DtlsRole::Active);
         let peer = Peer { credentials, fingerprint, we_are_client };
         if self.transport.peer() != Some(&peer) {
