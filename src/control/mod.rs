@@ -296,12 +296,16 @@ impl State {
     fn apply(&mut self, id: SessionId, outcome: Outcome, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let (shard, slot) = (session.shard, session.slot);
-        if let Some((path, nominated)) = outcome.verified
-            && session.verify(path, nominated, now)
-        {
-            tracing::debug!(session = %id, remote = %path.remote, nominated, "verified a path");
-            self.remotes.insert((shard, path.remote), id);
-            self.shards.tell(shard, Command::AddPath { slot, path, nominated });
+        if let Some((path, nominated)) = outcome.verified {
+            let (is_news, oldest) = session.verify(path, nominated, now);
+            if let Some(oldest) = oldest {
+                self.remotes.remove(&(shard, oldest.remote));
+            }
+            if is_news {
+                tracing::debug!(session = %id, remote = %path.remote, nominated, "verified a path");
+                self.remotes.insert((shard, path.remote), id);
+                self.shards.tell(shard, Command::AddPath { slot, path, nominated });
+            }
         }
         if let Some(contexts) = outcome.keys {
             self.shards.tell(shard, Command::SetKeys { slot, contexts });

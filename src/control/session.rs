@@ -145,21 +145,24 @@ impl Session {
         self.pulled.iter().find(|pulled| pulled.mid == mid && pulled.leg != LegState::Closed)
     }
 
-    /// Notes a verified path. Returns whether the shard must be told.
-    pub fn verify(&mut self, path: Path, nominates: bool, now: Instant) -> bool {
+    /// Notes a verified path. Returns whether the shard must be told, and which path gives way to it.
+    pub fn verify(&mut self, path: Path, nominates: bool, now: Instant) -> (bool, Option<Path>) {
         self.last_check = Some(now);
         let moved = nominates && self.nominated != Some(path);
         if moved {
             self.nominated = Some(path);
         }
         if self.paths.contains(&path) {
-            return moved;
+            return (moved, None);
         }
-        if self.paths.len() == PATHS_MAX {
-            self.paths.remove(0);
-        }
+        let oldest = (self.paths.len() == PATHS_MAX).then(|| self.paths.remove(0));
         self.paths.push(path);
-        true
+        (true, oldest)
+    }
+
+    /// Every path that was verified and has not given way to a newer one.
+    pub fn paths(&self) -> &[Path] {
+        &self.paths
     }
 
     /// Takes the client's offer, or nothing of it, and returns our answer.

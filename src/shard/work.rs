@@ -16,6 +16,9 @@ use crate::time::Time;
 /// Commands that one turn carries out: a join storm must not delay media.
 const COMMANDS_PER_TURN_MAX: usize = 64;
 
+/// Addresses that one session may send from; the oldest gives way. Control keeps as many.
+const REMOTES_MAX: usize = 16;
+
 const SNAPSHOT_INTERVAL_MS: u64 = 1_000;
 
 impl Core {
@@ -97,6 +100,9 @@ impl Core {
             outlet.path = Some(path);
         }
         if !session.remotes.contains(&path.remote) {
+            if session.remotes.len() == REMOTES_MAX {
+                self.by_remote.remove(&session.remotes.remove(0));
+            }
             session.remotes.push(path.remote);
         }
         self.by_remote.insert(path.remote, slot);

@@ -165,8 +165,12 @@ impl Control {
         session.changed.notify_waiters();
         let done = {
             let mut state = self.state.borrow_mut();
-            state.remotes.retain(|_, owner| *owner != id);
             let (shard, slot) = (session.shard, session.slot);
+            for path in session.paths() {
+                if state.remotes.get(&(shard, path.remote)) == Some(&id) {
+                    state.remotes.remove(&(shard, path.remote));
+                }
+            }
             state.shards.ask(shard, |ack| Command::RemoveSession { slot, ack })
         };
         for published in &session.published {
