@@ -87,6 +87,11 @@ fn malformed_datagrams_disturb_nobody() {
         }
         let malformed = world.drops(DropReason::MalformedRtp) + world.drops(DropReason::MalformedRtcp);
         assert!(malformed > 0, "no header was cut short");
+        world.client(ann).sources.iter_mut().for_each(|source| source.muted = true);
+        world.run_ms(10);
+        let received: u64 = world.snapshots().iter().map(|shard| shard.rtp_packets_received).sum();
+        let said: u64 = world.client(ann).sources.iter().map(|source| source.said).sum();
+        assert_eq!(received, said, "only what decrypts counts as received");
         // What was refused moved nothing: media still comes from and goes to where it did.
         assert_eq!(mallory.recv().map(|(_, _, bytes)| bytes.len()), None);
     });
