@@ -76,7 +76,6 @@ impl Core {
         };
         let transport_sequence = session.transport_sequence(&header, bytes);
         let arrival = Arrival { slot, header, route, index, is_new, transport_sequence, now };
-        self.counters.rtp_packets_received += 1;
         if route.rtx { self.retransmission(&arrival, bytes) } else { self.media(&arrival, bytes) }
     }
 
@@ -90,6 +89,7 @@ impl Core {
         let encoding = encoding.ok_or(DropReason::TrackGone)?;
         let room = encoding.ring.reserve();
         let len = opener.unprotect_rtp(bytes, arrival.header.len, arrival.index, room)?;
+        self.counters.rtp_packets_received += 1;
         let plain = room.get(..len).ok_or(DropReason::MalformedRtp)?;
         let payload_len = arrival.header.payload_len(plain)?;
         let highest = encoding.ring.highest();
@@ -108,6 +108,7 @@ impl Core {
         let opener = session.opener.as_ref().ok_or(DropReason::NoKeys)?;
         let header = &arrival.header;
         let len = opener.unprotect_rtp(bytes, header.len, arrival.index, &mut self.scratch[..])?;
+        self.counters.rtp_packets_received += 1;
         let plain = self.scratch.get(..len).ok_or(DropReason::MalformedRtp)?;
         let payload_len = header.payload_len(plain)?;
         arrival.authenticated(session, payload_len, None, &mut self.timers);

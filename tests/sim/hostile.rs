@@ -3,7 +3,10 @@
 //! Not claimed: that a handshake survives forged datagrams from its own client's address (DTLS has no
 //! protection before its keys), nor that ICE resists the replay of a check by someone on the path.
 
+use std::time::Duration;
+
 use fanline::drop_reason::DropReason;
+use fanline::io::sim::Link;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore, SeedableRng};
@@ -87,8 +90,47 @@ fn malformed_datagrams_disturb_nobody() {
         }
         let malformed = world.drops(DropReason::MalformedRtp) + world.drops(DropReason::MalformedRtcp);
         assert!(malformed > 0, "no header was cut short");
+        world.client(ann).sources.iter_mut().for_each(|source| source.muted = true);
+        world.run_ms(10);
+        let received: u64 = world.snapshots().iter().map(|shard| shard.rtp_packets_received).sum();
+        let said: u64 = world.client(ann).sources.iter().map(|source| source.said).sum();
+        assert_eq!(received, said, "only what decrypts counts as received");
         // What was refused moved nothing: media still comes from and goes to where it did.
         assert_eq!(mallory.recv().map(|(_, _, bytes)| bytes.len()), None);
+    });
+}
+
+#[test]
+fn forgeries_that_overtake_their_originals_do_not_displace_them() {
+    for_each_seed(&[1, 2, 3], |seed| {
+        let mut world = World::new(seed, 2);
+        let mut random = StdRng::seed_from_u64(seed ^ 0xbad);
+        let [ann, bob] = [world.join(), world.join()];
+        world.publish(ann, &[("voice", VOICE), ("camera", CAMERA)]);
+        let mids = world.pull(bob, &[(ann, "voice"), (ann, "camera")]);
+        world.run_ms(500);
+        let server = world.ends(ann).1;
+        for _ in 0..10 {
+            // For 40 ms all that she sends is held up, and altered copies of it arrive in its place.
+            world.client(ann).tap = Some(Vec::new());
+            world.set_uplink(ann, Link { loss: 1.0, ..Link::default() });
+            world.run_ms(40);
+            let held_up = world.client(ann).tap.take().unwrap();
+            world.set_uplink(ann, Link { delay: Duration::from_millis(5), ..Link::default() });
+            for _ in 0..100 {
+                world.client(ann).socket.send(server, &malformed(&held_up, &mut random));
+            }
+            for bytes in &held_up {
+                world.client(ann).socket.send(server, bytes);
+            }
+            world.run_ms(100);
+        }
+        for (mid, name) in mids.iter().zip(["voice", "camera"]) {
+            let said = world.client(ann).source(name).said;
+            world.sink(bob, *mid).assert_perfect(said - 9);
+        }
+        let forged = world.drops(DropReason::AuthenticationFailed);
+        assert!(forged > 200, "{forged} were refused for their tag");
     });
 }
 
