@@ -8,6 +8,7 @@
 //! whatever the address a datagram reached, and what it answers leaves from where the peer's datagram came
 //! in. A host with many addresses, or behind a 1:1 NAT, needs no more than that.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
@@ -82,6 +83,8 @@ pub struct Transport {
     /// Connectivity checks that wait for their answer: one that comes before the peer's credentials is
     /// answered when they come.
     checks: Vec<Check>,
+    /// Transaction ids of the last checks, and where each came from.
+    seen: VecDeque<(TransId, SocketAddr)>,
     peer: Option<Peer>,
     sctp_started: bool,
     is_connected: bool,
@@ -102,6 +105,9 @@ struct Check {
 
 /// Remote addresses one session may be verified from; the oldest gives way.
 const PATHS_MAX: usize = 16;
+
+/// Checks whose origin is remembered: at one every 2.5 s, those of the last minutes.
+const SEEN_MAX: usize = 64;
 
 /// Checks that may wait for an answer at a time; the oldest gives way. Clients repeat theirs.
 const CHECKS_MAX: usize = 16;
@@ -134,6 +140,7 @@ impl Transport {
             paths: Vec::new(),
             nominated: None,
             checks: Vec::new(),
+            seen: VecDeque::new(),
             peer: None,
             sctp_started: false,
             is_connected: false,
@@ -222,6 +229,9 @@ impl Transport {
         send: &mut impl Send,
     ) -> Outcome {
         if let Some(message) = StunMessage::parse(datagram).ok().filter(StunMessage::is_binding_request) {
+            if self.is_replayed(message.trans_id(), path) {
+                return Outcome::default();
+            }
             if self.checks.len() == CHECKS_MAX {
                 self.checks.remove(0);
             }
@@ -230,7 +240,7 @@ impl Transport {
             if nominates {
                 self.nomination = Some((*path, datagram.to_vec()));
             }
-        } else if self.expects_renewal && begins_association(datagram) {
+        } else if self.expects_renewal && self.paths.contains(path) && begins_association(datagram) {
             self.renew(now);
         }
         self.feed(path, datagram, now);
@@ -299,6 +309,20 @@ impl Transport {
         };
         let path = path.or_else(|| self.path_to(to)).unwrap_or(Path { remote: to, local: None });
         send.send(&path, datagram);
+    }
+
+    /// Whether a check with this transaction id has been answered elsewhere. Without this, a check that was
+    /// overheard and sent again from another address would take the session's media there: its message
+    /// integrity holds, since the address is no part of it.
+    fn is_replayed(&mut self, transaction: TransId, path: &Path) -> bool {
+        if let Some((_, remote)) = self.seen.iter().find(|(known, _)| *known == transaction) {
+            return *remote != path.remote;
+        }
+        if self.seen.len() == SEEN_MAX {
+            self.seen.pop_front();
+        }
+        self.seen.push_back((transaction, path.remote));
+        false
     }
 
     /// The check that `datagram`, about to leave, is the answer to.

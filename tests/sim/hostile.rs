@@ -1,7 +1,7 @@
 //! Strangers and corrupted datagrams: they cost a counter, and nobody's media.
 //!
 //! Not claimed: that a handshake survives forged datagrams from its own client's address (DTLS has no
-//! protection before its keys), nor that ICE resists the replay of a check by someone on the path.
+//! protection before its keys), nor that ICE resists someone who can also hold back the original of a check.
 
 use std::time::Duration;
 
@@ -156,6 +156,35 @@ fn replayed_media_is_heard_once() {
         }
         // The track ring would refuse them too, but by then they would have counted as received.
         assert_eq!(world.drops(DropReason::Replayed), media.len() as u64);
+    });
+}
+
+#[test]
+fn checks_overheard_and_sent_again_from_elsewhere_move_no_media() {
+    for_each_seed(&[1, 2], |seed| {
+        let mut world = World::new(seed, 2);
+        let [ann, bob] = [world.join(), world.join()];
+        world.client(bob).tap = Some(Vec::new());
+        world.publish(ann, &[("voice", VOICE), ("camera", CAMERA)]);
+        let mids = world.pull(bob, &[(ann, "voice"), (ann, "camera")]);
+        world.run_ms(3_000);
+        let real = world.client(bob).tap.take().unwrap();
+        let checks: Vec<_> = real.into_iter().filter(|bytes| bytes[0] < 4).collect();
+        assert!(checks.len() > 1, "{} checks were overheard", checks.len());
+        let mallory = world.net.socket(([10, 6, 6, 6], 666).into());
+        let server = world.ends(bob).1;
+        for mut check in checks {
+            mallory.send(server, &check);
+            // The attribute that no integrity covers makes it another datagram, and the same check.
+            *check.last_mut().unwrap() ^= 1;
+            mallory.send(server, &check);
+            world.run_ms(100);
+        }
+        assert_eq!(mallory.recv().map(|(_, _, bytes)| bytes.len()), None);
+        for (mid, name) in mids.iter().zip(["voice", "camera"]) {
+            let said = world.client(ann).source(name).said;
+            world.sink(bob, *mid).assert_perfect(said - 9);
+        }
     });
 }
 
