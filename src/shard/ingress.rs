@@ -114,6 +114,10 @@ impl Core {
         arrival.authenticated(session, payload_len, None, &mut self.timers);
         let (head, payload) = plain.split_at_checked(header.len).ok_or(DropReason::MalformedRtp)?;
         let payload = payload.get(..payload_len).ok_or(DropReason::MalformedRtp)?;
+        if payload.is_empty() {
+            // Padding that probes for bandwidth: noted for feedback, and nothing to repair.
+            return Ok(());
+        }
         let (original, payload) =
             payload.split_first_chunk::<2>().ok_or(DropReason::UselessRetransmission)?;
         let repaired = session.repaired_by(arrival.route).ok_or(DropReason::UselessRetransmission)?;

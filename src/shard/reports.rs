@@ -16,7 +16,7 @@ use crate::shard::track::Tracks;
 use crate::stats::ShardSnapshot;
 use crate::time::{Time, ntp_mid32};
 
-/// Reports of a session with video, and of any until its first sender reports have gone out.
+/// Reports of a session with video, and of any until its first sender reports have gone out: 1 s, as libwebrtc.
 pub(super) const REPORT_INTERVAL_MS: u64 = 1_000;
 /// Reports of a session with audio alone: 5 s, the interval of RFC 3550 §6.2.
 const REPORT_INTERVAL_AUDIO_MS: u64 = 5_000;
@@ -111,24 +111,14 @@ fn write_due(
 /// A receiver report about what the peer publishes, a sender report for each of its legs, and our name.
 /// Returns whether every leg could report.
 fn write_reports(session: &mut Session, tracks: &Tracks, out: &mut Outbox<'_, impl Io>, now: Time) -> bool {
-    let mut blocks = [None; BLOCKS_MAX];
+    let mut blocks = [ReportBlock::default(); BLOCKS_MAX];
     let encodings = session.publications.iter_mut().flat_map(|p| &mut p.encodings);
     let reports = encodings.filter_map(|encoding| encoding.receiver.report_block(encoding.ssrc?, now));
     let mut count = 0;
     for (slot, block) in blocks.iter_mut().zip(reports) {
-        *slot = Some(block);
+        *slot = block;
         count += 1;
     }
-    let empty = ReportBlock {
-        ssrc: 0,
-        fraction_lost: 0,
-        cumulative_lost: 0,
-        highest_sequence: 0,
-        jitter: 0,
-        last_sr: 0,
-        delay_since_last_sr: 0,
-    };
-    let blocks = blocks.map(|block| block.unwrap_or(empty));
     let blocks = blocks.get(..count).unwrap_or(&[]);
     out.write(|w| w.receiver_report(session.rtcp_ssrc, blocks));
     let mut complete = true;

@@ -48,7 +48,7 @@ const SDES_CNAME: u8 = 1;
 const COUNT_MAX: usize = 31;
 
 /// How one stream is received, as told to its sender (RFC 3550 §6.4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReportBlock {
     /// The stream that is reported on.
     pub ssrc: u32,
