@@ -74,8 +74,6 @@ drop_reasons! {
     NackRepeated = "nack_repeated",
     /// A record for a track that closed while it was in flight.
     TrackGone = "track_gone",
-    /// The transport emitted SRTP or SRTCP by itself, which would use a nonce twice. A bug: report it.
-    TransportSentMedia = "transport_sent_media",
 }
 
 /// Drops by reason, counted by the thread that owns it.

@@ -125,7 +125,9 @@ impl Scrape {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value(&census)).encode(metric)?;
         }
-        Ok(())
+        let help = "SRTP or SRTCP that a transport tried to send by itself; not 0 is a bug: report it";
+        let metric = encoder.encode_descriptor("transport_media_dropped", help, None, MetricType::Counter)?;
+        ConstCounter::new(census.transport_media_dropped).encode(metric)
     }
 
     fn encode_per_shard<M: EncodeMetric>(

@@ -89,6 +89,7 @@ struct State {
     deadlines: BinaryHeap<Reverse<(Instant, SessionId)>>,
     /// Sessions whose end has begun.
     ended: Vec<(SessionId, &'static str)>,
+    transport_media_dropped: u64,
 }
 
 impl Control {
@@ -110,6 +111,7 @@ impl Control {
             next_leg: 0,
             deadlines: BinaryHeap::new(),
             ended: Vec::new(),
+            transport_media_dropped: 0,
         };
         Rc::new(Self { settings, identity, snapshots, state: RefCell::new(state) })
     }
@@ -256,6 +258,7 @@ impl Control {
             sessions_connected: state.sessions.values().filter(|s| s.connected).count() as u64,
             tracks: state.tracks.len() as u64,
             subscriptions: state.sessions.values().map(flowing).sum(),
+            transport_media_dropped: state.transport_media_dropped,
         }
     }
 }
@@ -316,6 +319,7 @@ impl State {
             tracing::debug!(session = %id, "connected");
         }
         if outcome.media_sent > 0 {
+            self.transport_media_dropped += outcome.media_sent;
             tracing::error!(session = %id, "the transport sent SRTP or SRTCP by itself; dropped");
         }
         if outcome.closed {

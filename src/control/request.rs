@@ -280,6 +280,9 @@ pub struct Census {
     pub sessions_connected: u64,
     pub tracks: u64,
     pub subscriptions: u64,
+    /// Datagrams of SRTP or SRTCP that a transport tried to send by itself, since the start. Not 0 is a bug:
+    /// it would have been a second sender under a shard's keys.
+    pub transport_media_dropped: u64,
 }
 
 /// A verb or an item that failed: a code for programs, a sentence for people.

@@ -64,7 +64,8 @@ impl Core {
 
     fn retransmit_one(&mut self, wanted: &Retransmit, io: &mut impl Io) -> Result<(), DropReason> {
         let track = self.tracks.get_mut(wanted.track).ok_or(DropReason::TrackGone)?;
-        let leg = track.legs.iter_mut().find(|leg| leg.id == wanted.leg).ok_or(DropReason::TrackGone)?;
+        let at = track.place(wanted.leg).ok_or(DropReason::TrackGone)?;
+        let leg = track.legs.get_mut(at).ok_or(DropReason::TrackGone)?;
         let rtx_ssrc = leg.rtx_ssrc.ok_or(DropReason::NackWithoutRtx)?;
         let index = leg.track_index(wanted.sequence).ok_or(DropReason::NackTooLate)?;
         let encoding = track.encodings.get(usize::from(leg.encoding)).ok_or(DropReason::TrackGone)?;

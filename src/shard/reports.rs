@@ -132,7 +132,7 @@ fn write_reports(session: &mut Session, tracks: &Tracks, out: &mut Outbox<'_, im
 /// The publisher's clocks as they are now, under the leg's own counters: lip sync survives forwarding.
 fn write_sender_report(leg: &mut LegRef, tracks: &Tracks, out: &mut Outbox<'_, impl Io>, now: Time) -> bool {
     let Some(track) = tracks.get(leg.track) else { return true };
-    let Some(sent) = track.legs.iter().find(|sent| sent.id == leg.id) else { return true };
+    let Some(sent) = track.leg(leg.id) else { return true };
     let clock = track.encodings.get(usize::from(sent.encoding)).and_then(|e| e.clock);
     let Some(clock) = clock else { return false };
     let rate = track.shapes.get(usize::from(sent.shape)).map_or(90_000, |shape| shape.clock_rate());

@@ -3,6 +3,8 @@
 //! Legs are dense so that a fan-out walks memory in order. What many legs share, the shape of the RTP
 //! header (payload types, extension ids, mid), is kept once and referred to by number.
 
+use std::collections::HashMap;
+
 use crate::forward::leg::Leg;
 use crate::forward::receive::SenderClock;
 use crate::forward::rewrite::Shape;
@@ -28,6 +30,9 @@ pub struct Track {
     pub config: TrackConfig,
     pub encodings: Vec<EncodingRing>,
     pub legs: Vec<Leg>,
+    /// Where in `legs` each is: reports, NACKs and key frame requests come by leg, and there may be
+    /// thousands.
+    places: HashMap<LegId, usize>,
     pub shapes: Vec<Shape>,
     /// Whether the track is in the shard's list of tracks with fresh packets.
     pub dirty: bool,
@@ -41,7 +46,8 @@ impl Track {
             clock: None,
         };
         let encodings = (0..config.encodings).map(encoding).collect();
-        Self { config, encodings, legs: Vec::new(), shapes: Vec::new(), dirty: false }
+        let (legs, places, shapes) = (Vec::new(), HashMap::new(), Vec::new());
+        Self { config, encodings, legs, places, shapes, dirty: false }
     }
 
     /// Adds a subscriber; it gets the best encoding that has packets.
@@ -50,14 +56,17 @@ impl Track {
         let mut leg = Leg::new(session, config.id, ssrcs, config.first_sequence, config.first_rtx_sequence);
         leg.shape = self.shape(Shape::new(config.codecs.clone(), config.extensions, Some(config.mid)));
         leg.encoding = self.best_encoding();
+        self.places.insert(config.id, self.legs.len());
         self.legs.push(leg);
     }
 
     pub fn remove_leg(&mut self, id: LegId) {
-        if let Some(at) = self.legs.iter().position(|leg| leg.id == id) {
-            let leg = self.legs.swap_remove(at);
-            self.release_shape(leg.shape);
+        let Some(at) = self.places.remove(&id) else { return };
+        let leg = self.legs.swap_remove(at);
+        if let Some(moved) = self.legs.get(at) {
+            self.places.insert(moved.id, at);
         }
+        self.release_shape(leg.shape);
     }
 
     /// Notes a packet for this turn's egress. Returns whether the track has just become dirty.
@@ -70,21 +79,29 @@ impl Track {
         !std::mem::replace(&mut self.dirty, true)
     }
 
+    /// Where in `legs` this one is, until the next one is removed.
+    pub fn place(&self, id: LegId) -> Option<usize> {
+        self.places.get(&id).copied()
+    }
+
+    pub fn leg(&self, id: LegId) -> Option<&Leg> {
+        self.legs.get(self.place(id)?)
+    }
+
     pub fn leg_mut(&mut self, id: LegId) -> Option<&mut Leg> {
-        self.legs.iter_mut().find(|leg| leg.id == id)
+        let at = self.place(id)?;
+        self.legs.get_mut(at)
     }
 
     /// The receiver knows the SSRC, so its packets need no MID any more (RFC 8843 §15).
     pub fn stop_sending_mid(&mut self, id: LegId) {
-        let Some(at) = self.legs.iter().position(|leg| leg.id == id) else { return };
-        let Some(leg) = self.legs.get(at) else { return };
-        let before = leg.shape;
+        let Some(before) = self.leg(id).map(|leg| leg.shape) else { return };
         let Some(shape) = self.shapes.get(usize::from(before)) else { return };
         if shape.mid().is_none() {
             return;
         }
         let without = self.shape(shape.without_mid());
-        if let Some(leg) = self.legs.get_mut(at) {
+        if let Some(leg) = self.leg_mut(id) {
             leg.shape = without;
         }
         self.release_shape(before);
@@ -151,5 +168,49 @@ impl Tracks {
 
     pub fn legs(&self) -> usize {
         self.0.iter().flatten().map(|track| track.legs.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{MediaKind, Mid, ShardId};
+    use crate::rtp::extension::ExtensionMap;
+
+    fn track() -> Track {
+        Track::new(TrackConfig {
+            key: TrackKey { index: 0, generation: 0 },
+            kind: MediaKind::Audio,
+            publisher: ShardId(0),
+            encodings: 1,
+            extensions: ExtensionMap::default(),
+        })
+    }
+
+    fn leg(id: u32) -> LegConfig {
+        LegConfig {
+            id: LegId(id),
+            track: TrackKey { index: 0, generation: 0 },
+            ssrc: id,
+            rtx_ssrc: None,
+            first_sequence: 0,
+            first_rtx_sequence: 0,
+            mid: Mid::from_bytes(b"0").unwrap(),
+            codecs: Vec::new(),
+            extensions: ExtensionMap::default(),
+        }
+    }
+
+    #[test]
+    fn a_leg_is_found_wherever_removals_have_moved_it() {
+        let mut track = track();
+        (0..6).for_each(|id| track.add_leg(SessionSlot(id), &leg(id)));
+        for removed in [0, 5, 2, 2] {
+            track.remove_leg(LegId(removed));
+        }
+        let found: Vec<_> = (0..6).filter_map(|id| track.leg(LegId(id))).map(|leg| leg.ssrc).collect();
+        assert_eq!(found, [1, 3, 4]);
+        assert_eq!(track.legs.len(), 3);
+        assert_eq!(track.shapes[0].legs, 3, "legs of one shape share it");
     }
 }

@@ -11,14 +11,15 @@
 //! 1. *A key seals in one place.* A session's [`Sealer`] is made once, cannot be cloned, and is moved to
 //!    the session's shard; both it and the counter of SRTCP indexes live and die there. Enforced by the
 //!    types here and by `shard/session.rs`, the only owner. `str0m` holds the same keys and has no media to
-//!    seal; `shard/egress.rs` drops SRTP that it might nevertheless emit (`TransportSentMedia`).
-//! 2. *An (SSRC, index) is sealed once, or with the same bytes.* `forward/rewrite.rs` counts each leg's
-//!    indexes upward; a retransmission is RTX with an SSRC and a count of its own (`forward/feedback.rs`).
+//!    seal; `control/transport.rs` drops SRTP that it might nevertheless emit.
+//! 2. *An (SSRC, index) is sealed once, or with the same bytes.* A track ring takes each index once and
+//!    `forward/leg.rs` maps it to one of the leg's; a retransmission is RTX with an SSRC and a count of its
+//!    own.
 //! 3. *Both ends count rollovers from the join.* A receiver takes its first packet as rollover counter 0
 //!    ([`RtpReplay::estimate`]), so a leg begins with rollover counter 0 and with a sequence number below
-//!    2^15, far enough from a wrap that losing the first packets does no harm (`forward/rewrite.rs`).
+//!    2^15, far enough from a wrap that losing the first packets does no harm (`control/media.rs`).
 //! 4. *An SSRC never starts over under the same key.* A track that is closed and opened again gets a new
-//!    SSRC or goes on counting (`sdp`, which gives out SSRCs).
+//!    SSRC or goes on counting (`control/verbs/pull.rs`, which gives out SSRCs).
 //! 5. *Keys leave no trace.* Everything here that holds one wipes it when dropped and has no `Debug`.
 //!    Copies that the compiler spilled to the stack are not hunted down.
 //!

@@ -1,0 +1,8 @@
+//! SRTP and SRTCP under keys that nobody else has.
+#![no_main]
+
+#[path = "../../tests/support/targets.rs"]
+#[allow(dead_code, reason = "each target uses one of the functions")]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::srtp(bytes));
