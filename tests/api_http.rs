@@ -96,8 +96,13 @@ async fn pretend_control(mut requests: mpsc::Receiver<Request>) {
                 let _ = reply.send(fate_of(session).map(|()| tracks_response(closed.collect())));
             }
             Request::Census { reply } => {
-                let _ =
-                    reply.send(Census { sessions: 3, sessions_connected: 2, tracks: 5, subscriptions: 7 });
+                let _ = reply.send(Census {
+                    sessions: 3,
+                    sessions_connected: 2,
+                    tracks: 5,
+                    subscriptions: 7,
+                    transport_media_dropped: 0,
+                });
             }
         }
     }

@@ -411,15 +411,6 @@ impl Sessions {
         Some((self.cold.get_mut(slot.index())?.as_mut()?, self.outlets.get_mut(slot.index())?))
     }
 
-    /// The session that publishes this track here.
-    pub fn publisher_of(&mut self, track: TrackKey) -> Option<(SessionSlot, &mut Session)> {
-        self.cold.iter_mut().enumerate().find_map(|(at, session)| {
-            let session = session.as_mut()?;
-            let publishes = session.publications.iter().any(|p| p.config.track == track);
-            publishes.then_some((SessionSlot(at as u32), session))
-        })
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
         self.cold.iter().flatten()
     }

@@ -34,6 +34,8 @@ pub struct Track {
     /// thousands.
     places: HashMap<LegId, usize>,
     pub shapes: Vec<Shape>,
+    /// The session that publishes it, if that is on this shard.
+    pub publisher: Option<SessionSlot>,
     /// Whether the track is in the shard's list of tracks with fresh packets.
     pub dirty: bool,
 }
@@ -47,7 +49,7 @@ impl Track {
         };
         let encodings = (0..config.encodings).map(encoding).collect();
         let (legs, places, shapes) = (Vec::new(), HashMap::new(), Vec::new());
-        Self { config, encodings, legs, places, shapes, dirty: false }
+        Self { config, encodings, legs, places, shapes, publisher: None, dirty: false }
     }
 
     /// Adds a subscriber; it gets the best encoding that has packets.

@@ -126,6 +126,9 @@ impl Core {
 
     fn publish(&mut self, slot: SessionSlot, publication: PublicationConfig, now: Time) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
+        if let Some(track) = self.tracks.get_mut(publication.track) {
+            track.publisher = Some(slot);
+        }
         session.publish(publication, now);
         session.report_due = session.report_due.min(now.plus_ms(REPORT_INTERVAL_MS));
         let due = session.report_due;
