@@ -111,7 +111,12 @@ pub fn run(config: Config, on_ready: impl FnOnce(Ready)) -> Result<(), ServerErr
         let stop = StopSignal::new()?;
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         let (stopping, stopping_seen) = watch::channel(false);
-        let router = router(&config, ControlHandle::new(requests), snapshots, stopping_seen);
+        let router = router(
+            &config,
+            ControlHandle::new(requests).cut_short_by(stopping_seen.clone()),
+            snapshots,
+            stopping_seen,
+        );
         let (http_done, stop_control) = oneshot::channel::<()>();
         let control = control.run(inbox, control_bell, async { drop(stop_control.await) });
         let control = tokio::task::spawn_local(control);

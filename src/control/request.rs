@@ -4,8 +4,10 @@
 //! documentation. Unknown fields are ignored (clients echo ours back to us), absent ones are absent in
 //! JSON too: a `null` or an empty string would fail the validation of existing clients.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::id::{MediaKind, SessionId};
 
@@ -41,11 +43,22 @@ pub type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
 #[derive(Debug, Clone)]
 pub struct ControlHandle {
     requests: mpsc::Sender<Request>,
+    /// Turns true when the server begins to stop.
+    stopping: Option<watch::Receiver<bool>>,
 }
+
+/// What a verb that is under way when the server stops may still take: a pull that waits for its publisher
+/// must not hold up the stop.
+const STOPPING_WAIT: Duration = Duration::from_secs(1);
 
 impl ControlHandle {
     pub fn new(requests: mpsc::Sender<Request>) -> Self {
-        Self { requests }
+        Self { requests, stopping: None }
+    }
+
+    /// Cuts verbs short that are still under way a second after `stopping` has turned true.
+    pub fn cut_short_by(self, stopping: watch::Receiver<bool>) -> Self {
+        Self { stopping: Some(stopping), ..self }
     }
 
     pub async fn new_session(
@@ -103,7 +116,21 @@ impl ControlHandle {
         };
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| stopping(()))?;
-        answer.await.map_err(|_| stopping(()))?
+        tokio::select! {
+            answer = answer => answer.map_err(|_| stopping(()))?,
+            () = self.cut_off() => Err(stopping(())),
+        }
+    }
+
+    async fn cut_off(&self) {
+        let stopped = match &self.stopping {
+            Some(stopping) => stopping.clone().wait_for(|stopping| *stopping).await.is_ok(),
+            None => false,
+        };
+        if !stopped {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(STOPPING_WAIT).await;
     }
 }
 

@@ -42,3 +42,23 @@ async fn a_request_under_way_is_answered_before_the_server_goes() {
     let ended = timeout(Duration::from_secs(2), server.ended()).await;
     assert_eq!(ended.expect("the process ends"), Some(0));
 }
+
+#[tokio::test]
+async fn a_pull_that_waits_for_long_does_not_hold_up_the_stop() {
+    let mut server = Server::with(&["--pull-wait", "30s"]);
+    {
+        let publisher = Client::publishing(&server, "mic").await;
+        publisher.push(&[(MediaKind::Audio, "muted")]).await;
+        publisher.peer.falls_silent();
+        let listener = Client::new(&server).await;
+        let pull = listener.tracks_new(json!({ "tracks": [remote(&publisher.id, "muted")] }));
+        let signal = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            server.terminate();
+        };
+        let (answer, ()) = tokio::join!(pull, signal);
+        assert_eq!(answer.status, 503, "{answer:?}");
+    }
+    let ended = timeout(Duration::from_secs(2), server.ended()).await;
+    assert_eq!(ended.expect("the process ends"), Some(0));
+}
