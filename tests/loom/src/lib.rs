@@ -4,7 +4,9 @@
 //! A package of its own, which takes the two sources by path: under `--cfg loom` the rest of the
 //! server, and tokio below it, would not even build. Run with
 //!
-//!     RUSTFLAGS="--cfg loom" cargo test -p fanline-loom --release --target-dir target/loom
+//! ```sh
+//! RUSTFLAGS="--cfg loom" cargo test -p fanline-loom --release --target-dir target/loom
+//! ```
 //!
 //! Without `--cfg loom` the package is empty. A proof is exhaustive unless it names a bound on the
 //! preemptions per execution.
