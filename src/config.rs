@@ -20,7 +20,7 @@ use crate::control::request::AppId;
 
 pub use source::{ConfigError, Origin};
 use source::{Layered, Origins};
-pub use value::{App, Demo, LogFormat, Secret};
+pub use value::{App, Backend, Demo, LogFormat, Secret};
 use value::{CoreRange, boolean, ip_addr, log_filter, socket_addr, timeout, unicast_addr, wait, within};
 
 /// Fanline: a selective forwarding unit with the sessions/tracks API, on a thread-per-core UDP data plane.
@@ -140,6 +140,11 @@ pub struct Config {
     /// Serve the demo page at /demo; auto: only when a development app was made
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Demo::Auto)]
     demo: Demo,
+
+    /// How packets reach the kernel; udp: system calls, on any Linux; uring: io_uring, from Linux 6.0 on, to
+    /// compare on your host
+    #[arg(long, value_name = "BACKEND", value_enum, default_value_t = Backend::Udp)]
+    pub io: Backend,
 
     /// Send each datagram by itself, without generic segmentation offload (to rule a driver out)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

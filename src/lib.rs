@@ -26,7 +26,7 @@
 //! * Nothing on the packet path allocates, locks, logs, or reads a clock (`tests/no_alloc.rs`, `tests/tidy.rs`).
 //! * An answer of the API with a 2xx means that the data plane has it.
 //! * Time, randomness and addresses are arguments, so that `tests/sim` can run it all in virtual time.
-//! * `unsafe` lives in [`ring`] and [`table`], both proved with loom, and one call each in `io` and `control`.
+//! * `unsafe` lives in [`ring`] and [`table`], both proved with loom, in [`io::uring`], and in one call of `control`.
 //!
 //! # Reading order
 //!

@@ -20,14 +20,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::api::{self, ApiState, Apps, Limits};
-use crate::config::Config;
+use crate::config::{Backend, Config};
 use crate::control::request::ControlHandle;
 use crate::control::transport::Identity;
 use crate::control::{self, Control};
 use crate::demo::{self, DemoApp};
 use crate::id::ShardId;
-use crate::io::Bell;
 use crate::io::udp::{UdpIo, UdpOptions};
+use crate::io::uring::{UringError, UringIo};
+use crate::io::{Bell, BindError, Io};
 use crate::shard::{Shard, ShardSettings};
 use crate::stats::Snapshots;
 use crate::time::Clock;
@@ -138,8 +139,57 @@ pub fn run(config: Config, on_ready: impl FnOnce(Ready)) -> Result<(), ServerErr
     Ok(())
 }
 
+/// The backend of one shard, until it is on its thread: from there on its type is known.
+enum ShardIo {
+    Udp(Box<UdpIo>),
+    Uring(Box<UringIo>),
+}
+
+impl ShardIo {
+    fn bind(
+        backend: Backend,
+        address: SocketAddr,
+        bell: Bell,
+        options: UdpOptions,
+    ) -> Result<Self, StartError> {
+        match backend {
+            Backend::Udp => match UdpIo::bind(address, bell, options) {
+                Ok(io) => Ok(Self::Udp(Box::new(io))),
+                Err(error) => Err(port_error(&error)),
+            },
+            Backend::Uring => match UringIo::bind(address, bell, options) {
+                Ok(io) => Ok(Self::Uring(Box::new(io))),
+                Err(error) => Err(uring_error(error)),
+            },
+        }
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        match self {
+            Self::Udp(io) => io.local_addr(),
+            Self::Uring(io) => io.local_addr(),
+        }
+    }
+}
+
+fn port_error(BindError { addr, source }: &BindError) -> StartError {
+    let remedy = "choose free ports of an address of this host with --udp-port and --udp-bind";
+    let (value, problem) = (addr.port().to_string(), source.to_string());
+    StartError { flag: "--udp-port", value, problem, remedy }
+}
+
+fn uring_error(error: UringError) -> StartError {
+    match error {
+        UringError::Bind(error) => port_error(&error),
+        UringError::Ring(error) => {
+            let (value, problem) = ("uring".to_owned(), error.to_string());
+            StartError { flag: "--io", value, problem, remedy: UringError::RING_REMEDY }
+        }
+    }
+}
+
 /// One socket per shard, with the bell that wakes its thread.
-fn bind_shards(config: &Config) -> Result<Vec<(UdpIo, Bell)>, ServerError> {
+fn bind_shards(config: &Config) -> Result<Vec<(ShardIo, Bell)>, ServerError> {
     let mut sockets = Vec::new();
     for shard in 0..config.shard_cores.len() {
         let port = config.udp_port_of(ShardId(shard as u16));
@@ -147,11 +197,7 @@ fn bind_shards(config: &Config) -> Result<Vec<(UdpIo, Bell)>, ServerError> {
         let segments = if config.no_gso { 1 } else { UdpOptions::default().gso_segments_max };
         let options = UdpOptions { gso_segments_max: segments, ..UdpOptions::default() };
         let bell = Bell::new()?;
-        let io = UdpIo::bind(address, bell.clone(), options).map_err(|error| {
-            let remedy = "choose free ports of an address of this host with --udp-port and --udp-bind";
-            let problem = error.source.to_string();
-            ServerError::Start(StartError { flag: "--udp-port", value: port.to_string(), problem, remedy })
-        })?;
+        let io = ShardIo::bind(config.io, address, bell.clone(), options).map_err(ServerError::Start)?;
         sockets.push((io, bell));
     }
     Ok(sockets)
@@ -160,24 +206,44 @@ fn bind_shards(config: &Config) -> Result<Vec<(UdpIo, Bell)>, ServerError> {
 fn start_shards(
     config: &Config,
     clock: Clock,
-    sockets: Vec<(UdpIo, Bell)>,
+    sockets: Vec<(ShardIo, Bell)>,
     ends: Vec<ShardEnds>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let settings = ShardSettings { media_timeout: config.media_timeout };
     let cores = config.shard_cores.iter().copied();
     let mut threads = Vec::new();
     for (at, (((io, bell), ends), core)) in sockets.into_iter().zip(ends).zip(cores).enumerate() {
-        let id = ShardId(at as u16);
-        let mut shard = Shard::new(id, io, settings, ends.table, ends.neighbours, ends.control);
-        let thread = thread::Builder::new().name(format!("shard-{at}")).spawn(move || {
-            if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
-                tracing::warn!(shard = at, core, "could not pin the shard; its latency will vary");
-            }
-            shard.run(clock, &bell);
-        })?;
-        threads.push(thread);
+        let seat = Seat { id: ShardId(at as u16), core, clock, bell };
+        threads.push(match io {
+            ShardIo::Udp(io) => start_shard(seat, *io, settings, ends)?,
+            ShardIo::Uring(io) => start_shard(seat, *io, settings, ends)?,
+        });
     }
     Ok(threads)
+}
+
+/// Where a shard runs.
+struct Seat {
+    id: ShardId,
+    core: usize,
+    clock: Clock,
+    bell: Bell,
+}
+
+fn start_shard<I: Io + Send + 'static>(
+    seat: Seat,
+    io: I,
+    settings: ShardSettings,
+    ends: ShardEnds,
+) -> io::Result<JoinHandle<()>> {
+    let Seat { id, core, clock, bell } = seat;
+    let mut shard = Shard::new(id, io, settings, ends.table, ends.neighbours, ends.control);
+    thread::Builder::new().name(format!("shard-{}", id.0)).spawn(move || {
+        if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+            tracing::warn!(shard = id.0, core, "could not pin the shard; its latency will vary");
+        }
+        shard.run(clock, &bell);
+    })
 }
 
 fn control_settings(config: &Config) -> control::Settings {

@@ -6,12 +6,14 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test are test code too")]
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use fanline::io::sim::{SimIo, SimNet, SimSocket};
 use fanline::io::udp::{UdpIo, UdpOptions};
+use fanline::io::uring::UringIo;
 use fanline::io::{Bell, DATAGRAM_BYTES_MAX, Io, Path};
 use fanline::time::{Clock, Time};
 
@@ -34,30 +36,60 @@ trait Peer {
     fn hear(&self) -> Option<(SocketAddr, Vec<u8>)>;
 }
 
-/// Kernel sockets on loopback.
-#[derive(Default)]
-struct Loopback {
-    options: UdpOptions,
+/// A backend on a kernel socket.
+trait OnKernel: Io + Sized {
+    /// Bound to any port of `ip`; the address with its port.
+    fn open(ip: IpAddr, bell: Bell, options: UdpOptions) -> (Self, SocketAddr);
 }
 
-impl Network for Loopback {
-    type Io = UdpIo;
-    type Peer = UdpSocket;
-
-    fn io(&mut self, ip: &str) -> (UdpIo, SocketAddr) {
-        let ip: IpAddr = ip.parse().unwrap();
-        let io = UdpIo::bind((ip, 0).into(), Bell::new().unwrap(), self.options).unwrap();
+impl OnKernel for UdpIo {
+    fn open(ip: IpAddr, bell: Bell, options: UdpOptions) -> (Self, SocketAddr) {
+        let io = Self::bind((ip, 0).into(), bell, options).unwrap();
         let addr = SocketAddr::new(ip, io.local_addr().port());
         (io, addr)
     }
+}
+
+impl OnKernel for UringIo {
+    fn open(ip: IpAddr, bell: Bell, options: UdpOptions) -> (Self, SocketAddr) {
+        let io = Self::bind((ip, 0).into(), bell, options).unwrap();
+        let addr = SocketAddr::new(ip, io.local_addr().port());
+        (io, addr)
+    }
+}
+
+/// Kernel sockets on loopback.
+struct Loopback<I> {
+    options: UdpOptions,
+    backend: PhantomData<I>,
+}
+
+impl<I> Loopback<I> {
+    fn new(gso_segments_max: usize) -> Self {
+        let options = UdpOptions { gso_segments_max, ..Default::default() };
+        Self { options, backend: PhantomData }
+    }
+}
+
+impl<I: OnKernel> Network for Loopback<I> {
+    type Io = I;
+    type Peer = UdpSocket;
+
+    fn io(&mut self, ip: &str) -> (I, SocketAddr) {
+        I::open(ip.parse().unwrap(), Bell::new().unwrap(), self.options)
+    }
 
     fn peer(&mut self, ip: &str) -> UdpSocket {
-        let socket = UdpSocket::bind((ip, 0)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        socket
+        kernel_peer(ip)
     }
 
     fn settle(&mut self) {}
+}
+
+fn kernel_peer(ip: &str) -> UdpSocket {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
 }
 
 impl Peer for UdpSocket {
@@ -188,6 +220,16 @@ fn burst_arrives<N: Network>(mut network: N, sizes: &[usize]) {
     assert_eq!(counters.sent_datagrams, sizes.len() as u64);
     assert_eq!(counters.sent_bytes, sizes.iter().sum::<usize>() as u64);
     assert_eq!(counters.send_failures, Default::default());
+}
+
+fn has_uring() -> bool {
+    match UringIo::bind(([127, 0, 0, 1], 0).into(), Bell::new().unwrap(), UdpOptions::default()) {
+        Ok(_) => true,
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            false
+        }
+    }
 }
 
 fn has_ipv6() -> bool {
@@ -385,9 +427,9 @@ fn a_peer_that_is_gone_does_not_disturb_the_others<N: Network>(mut network: N) {
 }
 
 macro_rules! suite {
-    ($($backend:ident: $network:expr;)+) => {
+    ($($backend:ident: $network:expr, if $available:expr;)+) => {
         $(mod $backend {
-            suite! { @cases $network;
+            suite! { @cases $network, $available;
                 datagrams_arrive_whole_and_in_order
                 an_equal_burst_arrives_as_it_was_committed
                 a_burst_longer_than_a_run_arrives_as_it_was_committed
@@ -408,34 +450,35 @@ macro_rules! suite {
             }
         })+
     };
-    (@cases $network:expr; $($case:ident)+) => {
-        $(#[test] fn $case() { super::$case($network) })+
+    (@cases $network:expr, $available:expr; $($case:ident)+) => {
+        $(#[test] fn $case() {
+            if $available {
+                super::$case($network);
+            }
+        })+
     };
 }
 
 suite! {
-    sim: super::Simulated::default();
-    udp: super::Loopback::default();
-    udp_without_gso: super::Loopback {
-        options: fanline::io::udp::UdpOptions { gso_segments_max: 1, ..Default::default() },
-    };
+    sim: super::Simulated::default(), if true;
+    udp: super::Loopback::<super::UdpIo>::new(64), if true;
+    udp_without_gso: super::Loopback::<super::UdpIo>::new(1), if true;
+    uring: super::Loopback::<super::UringIo>::new(64), if super::has_uring();
+    uring_without_gso: super::Loopback::<super::UringIo>::new(1), if super::has_uring();
 }
 
 // What only kernel sockets can show: sleep, offload, refusals.
 
-fn bind(bell: &Bell) -> (UdpIo, SocketAddr) {
-    let io = UdpIo::bind(([127, 0, 0, 1], 0).into(), bell.clone(), UdpOptions::default()).unwrap();
-    let addr = io.local_addr();
-    (io, addr)
+fn bind<I: OnKernel>(bell: &Bell) -> (I, SocketAddr) {
+    I::open([127, 0, 0, 1].into(), bell.clone(), UdpOptions::default())
 }
 
 /// Long enough that a test which only ended by it would be seen to hang.
 const TOO_LONG: Duration = Duration::from_secs(30);
 
-#[test]
-fn wait_ends_by_a_datagram_and_at_once_if_it_is_there_already() {
-    let (mut io, addr) = bind(&Bell::new().unwrap());
-    let peer = Loopback::default().peer("127.0.0.1");
+fn wait_ends_by_a_datagram_and_at_once_if_it_is_there_already<I: OnKernel>() {
+    let (mut io, addr) = bind::<I>(&Bell::new().unwrap());
+    let peer = kernel_peer("127.0.0.1");
     let clock = Clock::start();
     let start = clock.now();
     thread::scope(|scope| {
@@ -448,10 +491,9 @@ fn wait_ends_by_a_datagram_and_at_once_if_it_is_there_already() {
     assert_eq!(io.recv(|_| ()), 0);
 }
 
-#[test]
-fn wait_ends_by_the_bell_of_an_armed_sleeper() {
+fn wait_ends_by_the_bell_of_an_armed_sleeper<I: OnKernel>() {
     let bell = Bell::new().unwrap();
-    let (mut io, _) = bind(&bell);
+    let (mut io, _) = bind::<I>(&bell);
     let clock = Clock::start();
     let start = clock.now();
     bell.arm();
@@ -463,9 +505,8 @@ fn wait_ends_by_the_bell_of_an_armed_sleeper() {
     assert!(clock.now() - start < TOO_LONG);
 }
 
-#[test]
-fn wait_ends_by_its_timeout_which_may_be_below_a_millisecond() {
-    let (mut io, _) = bind(&Bell::new().unwrap());
+fn wait_ends_by_its_timeout_which_may_be_below_a_millisecond<I: OnKernel>() {
+    let (mut io, _) = bind::<I>(&Bell::new().unwrap());
     let clock = Clock::start();
     let start = clock.now();
     io.wait(Duration::from_micros(300));
@@ -473,12 +514,10 @@ fn wait_ends_by_its_timeout_which_may_be_below_a_millisecond() {
     assert!((Duration::from_micros(300)..TOO_LONG).contains(&(clock.now() - start)));
 }
 
-#[test]
-fn an_equal_burst_is_one_system_call_with_gso_and_many_without() {
-    let peer = Loopback::default().peer("127.0.0.1");
+fn an_equal_burst_is_one_send_with_gso_and_many_without<I: OnKernel>() {
+    let peer = kernel_peer("127.0.0.1");
     let calls = |gso_segments_max| {
-        let options = UdpOptions { gso_segments_max, ..Default::default() };
-        let mut io = UdpIo::bind(([127, 0, 0, 1], 0).into(), Bell::new().unwrap(), options).unwrap();
+        let (mut io, _) = Loopback::<I>::new(gso_segments_max).io("127.0.0.1");
         (0..10).for_each(|n| commit(&mut io, &to(peer.addr()), &numbered(n, 1_000)));
         io.flush();
         (io.counters().send_calls, io.counters().gso_segments)
@@ -488,24 +527,22 @@ fn an_equal_burst_is_one_system_call_with_gso_and_many_without() {
     assert_eq!(calls(4), (3, 10));
 }
 
-#[test]
-fn a_run_that_the_kernel_hands_over_whole_is_split_by_its_stride() {
-    let (mut sender, _) = bind(&Bell::new().unwrap());
-    let (mut receiver, addr) = bind(&Bell::new().unwrap());
+fn a_run_that_the_kernel_hands_over_whole_is_split_by_its_stride<I: OnKernel>() {
+    let (mut sender, _) = bind::<I>(&Bell::new().unwrap());
+    let (mut receiver, addr) = bind::<I>(&Bell::new().unwrap());
     for n in 0..20 {
         commit(&mut sender, &to(addr), &numbered(n, if n == 19 { 11 } else { 1_200 }));
     }
     sender.flush();
-    let got = payloads(collect(&mut Loopback::default(), &mut receiver, 20));
+    let got = payloads(collect(&mut Loopback::<I>::new(64), &mut receiver, 20));
     assert_eq!(got.len(), 20);
     assert!(got.iter().enumerate().all(|(n, bytes)| *bytes == numbered(n, if n == 19 { 11 } else { 1_200 })));
     assert_eq!(receiver.counters().gro_segments, 20);
 }
 
-#[test]
-fn a_destination_that_the_kernel_refuses_is_counted_and_harms_no_other() {
-    let (mut io, _) = bind(&Bell::new().unwrap());
-    let peer = Loopback::default().peer("127.0.0.1");
+fn a_destination_that_the_kernel_refuses_is_counted_and_harms_no_other<I: OnKernel>() {
+    let (mut io, _) = bind::<I>(&Bell::new().unwrap());
+    let peer = kernel_peer("127.0.0.1");
     // Broadcasting takes SO_BROADCAST: EACCES.
     let broadcast = to(([255, 255, 255, 255], 9).into());
     commit(&mut io, &broadcast, b"no");
@@ -516,10 +553,9 @@ fn a_destination_that_the_kernel_refuses_is_counted_and_harms_no_other() {
     assert_eq!((failures.not_permitted, failures.refused()), (1, 1));
 }
 
-#[test]
-fn a_bad_path_is_counted_and_does_not_cost_the_others_their_gso() {
-    let (mut io, _) = bind(&Bell::new().unwrap());
-    let peer = Loopback::default().peer("127.0.0.1");
+fn a_bad_path_is_counted_and_does_not_cost_the_others_their_gso<I: OnKernel>() {
+    let (mut io, _) = bind::<I>(&Bell::new().unwrap());
+    let peer = kernel_peer("127.0.0.1");
     // EINVAL, the same error as from a device that cannot segment.
     let port_0 = to(([127, 0, 0, 1], 0).into());
     let not_our_address = Path { local: Some([192, 0, 2, 77].into()), ..to(peer.addr()) };
@@ -532,4 +568,32 @@ fn a_bad_path_is_counted_and_does_not_cost_the_others_their_gso() {
     io.flush();
     assert_eq!(io.counters().gso_segments, 4);
     (0..4).for_each(|n| assert_eq!(peer.hear().expect("a datagram").1, numbered(n, 100)));
+}
+
+macro_rules! kernel_suite {
+    ($($backend:ident: $io:ty, if $available:expr;)+) => {
+        $(mod $backend {
+            kernel_suite! { @cases $io, $available;
+                wait_ends_by_a_datagram_and_at_once_if_it_is_there_already
+                wait_ends_by_the_bell_of_an_armed_sleeper
+                wait_ends_by_its_timeout_which_may_be_below_a_millisecond
+                an_equal_burst_is_one_send_with_gso_and_many_without
+                a_run_that_the_kernel_hands_over_whole_is_split_by_its_stride
+                a_destination_that_the_kernel_refuses_is_counted_and_harms_no_other
+                a_bad_path_is_counted_and_does_not_cost_the_others_their_gso
+            }
+        })+
+    };
+    (@cases $io:ty, $available:expr; $($case:ident)+) => {
+        $(#[test] fn $case() {
+            if $available {
+                super::$case::<$io>();
+            }
+        })+
+    };
+}
+
+kernel_suite! {
+    udp_on_kernel: super::UdpIo, if true;
+    uring_on_kernel: super::UringIo, if super::has_uring();
 }

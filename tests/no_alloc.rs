@@ -10,10 +10,11 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use fanline::id::ShardId;
 use fanline::io::udp::{UdpIo, UdpOptions};
+use fanline::io::uring::UringIo;
 use fanline::io::{Bell, Io};
 use fanline::rtp::demux::is_rtcp;
 use fanline::rtp::header::Header;
@@ -387,21 +388,40 @@ fn in_memory(media: Media) -> Call<MemoryIo, Memory> {
     Call::new(media, backends, Memory(wires), &addresses)
 }
 
-fn over_loopback(media: Media) -> Call<UdpIo, Loopback> {
-    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-    let backend = |_| {
+fn over_udp(media: Media) -> Call<UdpIo, Loopback> {
+    let backend = || {
         let bell = Bell::new().unwrap();
-        (UdpIo::bind(loopback, bell.clone(), UdpOptions::default()).unwrap(), bell)
+        let io = UdpIo::bind(LOOPBACK, bell.clone(), UdpOptions::default()).unwrap();
+        let addr = io.local_addr();
+        (io, bell, addr)
     };
-    let backends: Vec<_> = (0..2).map(backend).collect();
+    over_loopback(media, [backend(), backend()])
+}
+
+/// `None`, said once, where the host does not permit io_uring.
+fn over_uring(media: Media) -> Option<Call<UringIo, Loopback>> {
+    let backend = || {
+        let bell = Bell::new().unwrap();
+        let bound = UringIo::bind(LOOPBACK, bell.clone(), UdpOptions::default());
+        let io = bound.inspect_err(|error| eprintln!("skipped: {error}")).ok()?;
+        let addr = io.local_addr();
+        Some((io, bell, addr))
+    };
+    Some(over_loopback(media, [backend()?, backend()?]))
+}
+
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+fn over_loopback<I: Io>(media: Media, bound: [(I, Bell, SocketAddr); 2]) -> Call<I, Loopback> {
+    let shards = bound.iter().map(|(_, _, addr)| *addr).collect();
+    let backends = bound.into_iter().map(|(io, bell, _)| (io, bell)).collect();
     let socket = |_| {
-        let socket = UdpSocket::bind(loopback).unwrap();
+        let socket = UdpSocket::bind(LOOPBACK).unwrap();
         socket.set_nonblocking(true).unwrap();
         socket
     };
     let sockets: Vec<_> = (0..=SUBSCRIBERS).map(socket).collect();
     let addresses: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
-    let shards = backends.iter().map(|(io, _)| io.local_addr()).collect();
     Call::new(media, backends, Loopback { sockets, shards }, &addresses)
 }
 
@@ -446,12 +466,26 @@ fn video_with_losses_and_feedback_allocates_nothing() {
 
 #[test]
 fn audio_over_kernel_sockets_allocates_nothing() {
-    audio_reaches_everyone_without_allocating(over_loopback(AUDIO), 1_000);
+    audio_reaches_everyone_without_allocating(over_udp(AUDIO), 1_000);
 }
 
 #[test]
 fn video_over_kernel_sockets_allocates_nothing() {
-    video_reaches_everyone_without_allocating(over_loopback(VIDEO), 1_000);
+    video_reaches_everyone_without_allocating(over_udp(VIDEO), 1_000);
+}
+
+#[test]
+fn audio_through_io_uring_allocates_nothing() {
+    if let Some(call) = over_uring(AUDIO) {
+        audio_reaches_everyone_without_allocating(call, 1_000);
+    }
+}
+
+#[test]
+fn video_through_io_uring_allocates_nothing() {
+    if let Some(call) = over_uring(VIDEO) {
+        video_reaches_everyone_without_allocating(call, 1_000);
+    }
 }
 
 #[test]

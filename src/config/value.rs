@@ -120,6 +120,13 @@ pub enum LogFormat {
     Json,
 }
 
+/// How shards reach the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    Udp,
+    Uring,
+}
+
 /// Whether `/demo` is served. `auto` serves it beside a development app only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Demo {

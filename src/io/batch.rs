@@ -18,7 +18,7 @@ pub const SEGMENTS_MAX: usize = 64;
 const BATCH_BYTES: usize = 128 * 1024;
 
 /// Runs per batch: one per destination in the worst case, an audio packet to each of 1,024 listeners.
-const BATCH_RUNS: usize = 1_024;
+pub(super) const BATCH_RUNS: usize = 1_024;
 
 /// Transmit memory and the runs in it.
 #[derive(Debug)]

@@ -10,8 +10,8 @@
 //! - [`Io::flush`] sends. Called once per turn.
 //! - [`Io::wait`] sleeps until there is something to do.
 //!
-//! Backends are interchangeable files: [`udp`] (kernel sockets, portable) and [`sim`] (in memory, virtual
-//! time). The shard is generic over them: no trait object per packet. One suite, `tests/io.rs`, runs over
+//! Backends are interchangeable files: [`udp`] (kernel sockets, portable), [`uring`] (kernel sockets through
+//! io_uring) and [`sim`] (in memory, virtual time). The shard is generic over them: no trait object per packet. One suite, `tests/io.rs`, runs over
 //! all of them.
 //!
 //! Degradation is state, not an error: without GSO or GRO, IPv6 or large socket buffers a backend goes on
@@ -29,6 +29,7 @@ pub mod bell;
 pub mod sim;
 mod socket;
 pub mod udp;
+pub mod uring;
 
 pub use bell::Bell;
 pub use socket::BindError;
@@ -98,7 +99,7 @@ pub trait Io {
 pub struct IoCounters {
     pub received_datagrams: u64,
     pub received_bytes: u64,
-    /// Kernel calls that returned at least one datagram.
+    /// Kernel calls, or looks at a ring, that returned at least one datagram.
     pub receive_calls: u64,
     /// Received datagrams that the kernel handed over as part of a GRO run.
     pub gro_segments: u64,
@@ -106,7 +107,7 @@ pub struct IoCounters {
     pub receive_failures: u64,
     pub sent_datagrams: u64,
     pub sent_bytes: u64,
-    /// Kernel calls that sent at least one datagram. `sent_datagrams / send_calls` is what GSO gains.
+    /// Kernel calls, or requests through a ring, that sent at least one datagram. `sent_datagrams / send_calls` is what GSO gains.
     pub send_calls: u64,
     /// Sent datagrams that left as part of a GSO run of two or more.
     pub gso_segments: u64,

@@ -190,12 +190,12 @@ impl Wire {
 }
 
 /// What the kernel answers where a device or a path cannot segment (`udp_send_skb`).
-fn may_be_about_gso(error: &Error) -> bool {
+pub(super) fn may_be_about_gso(error: &Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
 }
 
 /// Logs the 1st, 2nd, 4th, 8th … failure: a flood of them is a few lines, and no clock is needed.
-fn say_rarely(failed_sends: &mut u64, path: &Path, error: &Error) {
+pub(super) fn say_rarely(failed_sends: &mut u64, path: &Path, error: &Error) {
     *failed_sends += 1;
     if failed_sends.is_power_of_two() {
         debug!(remote = %path.remote, %error, times = *failed_sends, "sending failed");
@@ -220,10 +220,10 @@ const RECEIVE_BUFFER_BYTES: usize = 65_536;
 const RECEIVE_STRIDE_BYTES: usize = RECEIVE_BUFFER_BYTES + 20 * 64;
 
 /// What one buffer holds: a datagram, or a GRO run of equal ones (the last may be shorter).
-struct Message<'a> {
-    path: Path,
-    stride: usize,
-    bytes: &'a [u8],
+pub(super) struct Message<'a> {
+    pub(super) path: Path,
+    pub(super) stride: usize,
+    pub(super) bytes: &'a [u8],
 }
 
 impl ReceiveMemory {
@@ -253,7 +253,7 @@ impl ReceiveMemory {
 }
 
 impl Message<'_> {
-    fn lend(self, counters: &mut IoCounters, each: &mut impl FnMut(Datagram<'_>)) {
+    pub(super) fn lend(self, counters: &mut IoCounters, each: &mut impl FnMut(Datagram<'_>)) {
         let Self { path, stride, bytes } = self;
         counters.received_bytes += bytes.len() as u64;
         if stride >= bytes.len() || stride == 0 {
@@ -269,18 +269,20 @@ impl Message<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::UdpSocket;
     use std::os::fd::AsRawFd;
+
+    use socket2::Socket;
 
     use super::*;
 
     /// Makes the kernel refuse every GSO send with `EINVAL`, as a device that cannot segment does: it takes
     /// checksums, and these are switched off (`udp_send_skb`).
     #[expect(unsafe_code, reason = "neither socket2 nor rustix can set SO_NO_CHECK")]
-    fn break_gso(io: &UdpIo) {
+    pub(in crate::io) fn break_gso(socket: &Socket) {
         let on: libc::c_int = 1;
-        let fd = io.wire.endpoint.socket().as_raw_fd();
+        let fd = socket.as_raw_fd();
         // SAFETY: `on` outlives the call, and its address and size describe the one c_int that is read.
         let done = unsafe {
             libc::setsockopt(
@@ -294,7 +296,7 @@ mod tests {
         assert_eq!(done, 0);
     }
 
-    fn commit_three(io: &mut UdpIo, remote: SocketAddr) {
+    pub(in crate::io) fn commit_three(io: &mut impl Io, remote: SocketAddr) {
         for n in 1..=3 {
             io.reserve(&Path { remote, local: None }, 100).unwrap().fill(n);
             io.commit(100);
@@ -309,7 +311,7 @@ mod tests {
         let remote = peer.local_addr().unwrap();
         let bell = Bell::new().unwrap();
         let mut io = UdpIo::bind(([127, 0, 0, 1], 0).into(), bell, UdpOptions::default()).unwrap();
-        break_gso(&io);
+        break_gso(io.wire.endpoint.socket());
         commit_three(&mut io, remote);
         commit_three(&mut io, remote);
         for n in [1, 2, 3, 1, 2, 3] {

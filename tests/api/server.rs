@@ -40,6 +40,8 @@ impl Server {
         let apps = [(APP, SECRET), (OTHER_APP, OTHER_SECRET)].map(|(id, secret)| format!("{id}:{secret}"));
         let mut process = Command::new(env!("CARGO_BIN_EXE_fanline"))
             .env_clear()
+            // `FANLINE_IO=uring cargo test --test api` runs it all over another backend.
+            .envs(std::env::vars().filter(|(name, _)| name == "FANLINE_IO"))
             .env("FANLINE_MAX_REQUESTS_PER_SECOND", "1000000")
             .args(["serve", "--http", "127.0.0.1:0", "--udp-bind", "127.0.0.1", "--udp-port", "0"])
             .args(["--app", &apps[0], "--app", &apps[1], "--log", "warn"])
