@@ -81,8 +81,9 @@ pub struct Config {
     pub shard_cores: Vec<usize>,
 
     /// Application allowed to use the API: its id and its bearer token; may be repeated. Other users of the
-    /// host can read a command line: prefer the file [default: a random development app, printed at start]
-    #[arg(long = "app", id = "app", value_name = "ID:SECRET", value_delimiter = ',')]
+    /// host can read a command line: prefer the file, as [[apps]] with id and secret; SIGHUP reads it again
+    /// [default: a random development app, printed at start]
+    #[arg(long = "app", alias = "apps", id = "app", value_name = "ID:SECRET", value_delimiter = ',')]
     pub apps: Vec<App>,
 
     /// Whether the one app was made at start-up for a first try.
@@ -194,6 +195,19 @@ impl Config {
                 config.resolve(&origins, host)?;
                 Ok(Loaded::Serve(config))
             }
+        }
+    }
+
+    /// The apps that a start would take now, from the same sources as [`Config::load`]. All settings must be
+    /// fit for a start, so that a reload never accepts what the next one would refuse.
+    pub fn load_apps(
+        args: impl IntoIterator<Item = OsString>,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        host: &Host,
+    ) -> Result<Vec<App>, ConfigError> {
+        match Self::load(args, env, host)? {
+            Loaded::Serve(config) => Ok(config.apps),
+            Loaded::Text(_) => Ok(Vec::new()),
         }
     }
 

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(EXIT_FAILED, &format!("cannot look at this host: {error}")),
     };
     match Config::load(std::env::args_os(), std::env::vars_os(), &host) {
-        Ok(Loaded::Serve(config)) => serve(*config),
+        Ok(Loaded::Serve(config)) => serve(*config, host),
         Ok(Loaded::Text(text)) => {
             print(&text);
             ExitCode::SUCCESS
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(mut config: Config) -> ExitCode {
+fn serve(mut config: Config, host: Host) -> ExitCode {
     start_logging(&config);
     if config.apps.is_empty() {
         match development_app() {
@@ -47,7 +47,8 @@ fn serve(mut config: Config) -> ExitCode {
         }
     }
     let greeting = Greeting::of(&config);
-    match server::run(config, |ready| print(&greeting.text(ready))) {
+    let apps = move || Config::load_apps(std::env::args_os(), std::env::vars_os(), &host);
+    match server::run(config, apps, |ready| print(&greeting.text(ready))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ ServerError::Start(_)) => fail(EXIT_SETTING, &error.to_string()),
         Err(error @ ServerError::Failed(_)) => fail(EXIT_FAILED, &error.to_string()),

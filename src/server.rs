@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::api::{self, ApiState, Apps, Limits};
-use crate::config::{Backend, Config};
+use crate::config::{App, Backend, Config, ConfigError};
 use crate::control::request::ControlHandle;
 use crate::control::transport::Identity;
 use crate::control::{self, Control};
@@ -92,8 +92,13 @@ impl From<io::Error> for ServerError {
 }
 
 /// Runs the server; calls `on_ready` once it accepts requests. Returns after SIGTERM or SIGINT, when the
-/// requests under way have been answered and the shards have stopped.
-pub fn run(config: Config, on_ready: impl FnOnce(Ready)) -> Result<(), ServerError> {
+/// requests under way have been answered and the shards have stopped. On SIGHUP it takes the apps that
+/// `load_apps` gives, if they are in order.
+pub fn run(
+    config: Config,
+    load_apps: impl Fn() -> Result<Vec<App>, ConfigError> + 'static,
+    on_ready: impl FnOnce(Ready),
+) -> Result<(), ServerError> {
     let clock = Clock::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(bind_http(config.http)).map_err(ServerError::Start)?;
@@ -112,9 +117,12 @@ pub fn run(config: Config, on_ready: impl FnOnce(Ready)) -> Result<(), ServerErr
         let stop = StopSignal::new()?;
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         let (stopping, stopping_seen) = watch::channel(false);
+        let (apps, apps_seen) = watch::channel(digests(&config.apps));
+        tokio::task::spawn_local(follow_reloads(signal(SignalKind::hangup())?, apps, load_apps));
         let router = router(
             &config,
             ControlHandle::new(requests).cut_short_by(stopping_seen.clone()),
+            apps_seen,
             snapshots,
             stopping_seen,
         );
@@ -262,13 +270,10 @@ fn control_settings(config: &Config) -> control::Settings {
 fn router(
     config: &Config,
     control: ControlHandle,
+    apps: watch::Receiver<Arc<Apps>>,
     snapshots: Arc<Snapshots>,
     stopping: watch::Receiver<bool>,
 ) -> Router {
-    let pairs = config.apps.iter().map(|app| (app.id.0.clone(), app.secret.reveal().to_owned()));
-    let apps = Arc::new(pairs.collect::<Apps>());
-    // The apps do not change while the server runs; the channel keeps its last value without a sender.
-    let (_, apps) = watch::channel(apps);
     let limits = Limits {
         body_bytes_max: config.max_body_bytes,
         body_read_timeout: BODY_READ_TIMEOUT,
@@ -283,6 +288,33 @@ fn router(
             base_path: format!("/v1/apps/{}", app.id.0),
         })),
         None => router,
+    }
+}
+
+fn digests(apps: &[App]) -> Arc<Apps> {
+    let pairs = apps.iter().map(|app| (app.id.0.clone(), app.secret.reveal().to_owned()));
+    Arc::new(pairs.collect())
+}
+
+/// Replaces the apps at each SIGHUP. Who may ask changes; sessions live on, those of an app that is gone
+/// until their peers leave.
+async fn follow_reloads(
+    mut hangup: Signal,
+    apps: watch::Sender<Arc<Apps>>,
+    load: impl Fn() -> Result<Vec<App>, ConfigError>,
+) {
+    while hangup.recv().await.is_some() {
+        match load() {
+            Ok(loaded) if loaded.is_empty() => {
+                tracing::error!("no app is configured any more; the apps stay as they were");
+            }
+            Ok(loaded) => {
+                let ids: Vec<_> = loaded.iter().map(|app| app.id.0.as_str()).collect();
+                tracing::info!(apps = ids.join(","), "apps reloaded");
+                apps.send_replace(digests(&loaded));
+            }
+            Err(error) => tracing::error!("{error}; the apps stay as they were"),
+        }
     }
 }
 

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use fanline::api::{ApiState, Apps, Limits, router, serve};
 use fanline::control::request::{
-    Census, ControlHandle, ErrorCode, Location, NewSessionResponse, RenegotiateResponse, Request,
-    RequestError, SdpType, SessionDescription, SessionState, Status, TrackResult, TrackState, TracksResponse,
+    Census, ControlHandle, EndSessionResponse, ErrorCode, Location, NewSessionResponse, RenegotiateResponse,
+    Request, RequestError, SdpType, SessionDescription, SessionList, SessionState, Status, TrackResult,
+    TrackState, TracksResponse,
 };
 use fanline::drop_reason::DropReason;
 use fanline::id::{SessionId, ShardId};
@@ -76,6 +77,12 @@ async fn pretend_control(mut requests: mpsc::Receiver<Request>) {
                     tokio::time::sleep(Duration::from_millis(300)).await;
                 }
                 let _ = reply.send(fate_of(session).map(|()| state()));
+            }
+            Request::ListSessions { reply, .. } => {
+                let _ = reply.send(Ok(SessionList { sessions: vec![], cursor: None }));
+            }
+            Request::EndSession { session, reply, .. } => {
+                let _ = reply.send(fate_of(session).map(|()| EndSessionResponse {}));
             }
             Request::NewTracks { session, body, reply, .. } => {
                 let tracks = body.tracks.into_iter().map(|track| TrackResult {
@@ -431,8 +438,8 @@ async fn every_error_code_has_its_status() {
 async fn a_wrong_method_says_which_one_is_right() {
     let server = Server::start().await;
     let cases = [
-        (Method::DELETE, session(""), "GET,HEAD"),
-        (Method::POST, session(""), "GET,HEAD"),
+        (Method::PUT, session(""), "GET,HEAD,DELETE"),
+        (Method::POST, session(""), "GET,HEAD,DELETE"),
         (Method::GET, "/v1/apps/demo/sessions/new".into(), "POST"),
         (Method::GET, session("/renegotiate"), "PUT"),
         (Method::PATCH, session("/tracks/new"), "POST"),
@@ -479,7 +486,7 @@ async fn a_preflight_permits_what_clients_send_without_the_secret() {
         assert!(response.status().is_success());
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_lowercase();
         assert_eq!(header("access-control-allow-origin"), "*");
-        assert_eq!(header("access-control-allow-methods"), "get,post,put,options");
+        assert_eq!(header("access-control-allow-methods"), "get,post,put,delete,options");
         assert_eq!(header("access-control-allow-headers"), "authorization,content-type");
         assert_eq!(header("access-control-max-age"), "7200");
         assert_eq!(header("vary"), "origin");

@@ -1,7 +1,10 @@
 //! The program as a supervisor sees it: what it prints where, and with which code it ends.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+#![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure, in its helpers too")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 fn fanline(args: &[&str]) -> Command {
@@ -39,9 +42,13 @@ impl Server {
         text
     }
 
-    fn stop(&mut self, signal: &str) -> Option<i32> {
+    fn signal(&self, signal: &str) {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill exists").success());
+    }
+
+    fn stop(&mut self, signal: &str) -> Option<i32> {
+        self.signal(signal);
         self.process.wait().expect("it is our child").code()
     }
 }
@@ -78,6 +85,68 @@ fn a_configured_secret_is_printed_nowhere() {
     let mut log = String::new();
     server.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.contains("SIGTERM") && !log.contains(secret), "{log}");
+}
+
+/// The status and the body of an answer to `request`, like `GET /healthz`.
+fn ask(address: &str, request: &str, secret: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!("Host: {address}\r\nAuthorization: Bearer {secret}\r\nConnection: close");
+    write!(stream, "{request} HTTP/1.1\r\n{head}\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[test]
+fn a_hangup_reloads_the_apps_and_leaves_sessions_alone() {
+    let [first, second, third] = ["first-secret-0123", "second-secret-012", "third-secret-0123"];
+    let app = |id: &str, secret: &str| format!("[[apps]]\nid = '{id}'\nsecret = '{secret}'\n");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    fs::write(path, app("one", first)).unwrap();
+    let mut server = Server::start(&["--config", path, "--log", "trace"]);
+    let greeting = server.greeting();
+    let (_, address) = greeting.split_once("http://").unwrap();
+    let address = address.split('/').next().unwrap();
+    let mut log = BufReader::new(server.process.stderr.take().unwrap());
+    let mut seen = String::new();
+    let mut hang_up = |server: &Server, expected: &str| {
+        server.signal("-HUP");
+        let start = seen.len();
+        while !seen[start..].contains("apps reloaded") && !seen[start..].contains("stay as they were") {
+            assert_ne!(log.read_line(&mut seen).unwrap(), 0, "{seen}");
+        }
+        let line = seen.lines().last().unwrap();
+        assert!(line.contains(expected), "{line}");
+    };
+    let new = |id: &str, secret| ask(address, &format!("POST /v1/apps/{id}/sessions/new"), secret);
+    let (status, body) = new("one", first);
+    assert_eq!(status, 201, "{body}");
+    let session = body.split('"').nth(3).unwrap();
+    let session = format!("GET /v1/apps/one/sessions/{session}");
+
+    fs::write(path, app("one", second) + &app("two", third)).unwrap();
+    hang_up(&server, "one,two");
+    assert_eq!([new("one", first).0, new("one", second).0, new("two", third).0], [401, 201, 201]);
+    assert_eq!(ask(address, &session, second).0, 200, "the session lives on");
+
+    fs::write(path, app("one", first) + &app("two", "short")).unwrap();
+    hang_up(&server, &format!("{path}:1: apps = two:…: the secret is too short"));
+    fs::write(path, "").unwrap();
+    hang_up(&server, "no app is configured");
+    assert_eq!([new("one", first).0, new("one", second).0], [401, 201], "a bad file changes nothing");
+
+    fs::write(path, app("two", third)).unwrap();
+    hang_up(&server, "apps reloaded");
+    assert_eq!([new("one", second).0, new("two", third).0], [404, 201]);
+    fs::write(path, app("one", first)).unwrap();
+    hang_up(&server, "apps reloaded");
+    assert_eq!(ask(address, &session, first).0, 200, "an app that comes back finds its sessions");
+
+    assert_eq!(server.stop("-TERM"), Some(0));
+    log.read_to_string(&mut seen).unwrap();
+    assert!([first, second, third].iter().all(|secret| !seen.contains(secret)), "{seen}");
 }
 
 #[test]

@@ -26,13 +26,14 @@ pub(super) async fn required<T: DeserializeOwned>(body: Body, limits: &Limits) -
     decode(&read(body, limits).await?)
 }
 
-/// Like [`required`], but nothing or only white space is the default.
+/// Like [`required`], but nothing, only white space or `null` is the default.
 pub(super) async fn optional<T: DeserializeOwned + Default>(
     body: Body,
     limits: &Limits,
 ) -> Result<T, Refusal> {
     let bytes = read(body, limits).await?;
-    if bytes.trim_ascii().is_empty() { Ok(T::default()) } else { decode(&bytes) }
+    let given: Option<T> = if bytes.trim_ascii().is_empty() { None } else { decode(&bytes)? };
+    Ok(given.unwrap_or_default())
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {

@@ -19,6 +19,14 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn error(&self) -> &RequestError {
+        &self.error
+    }
+
     pub(super) fn new(code: ErrorCode, description: impl Into<String>) -> Self {
         RequestError::new(code, description).into()
     }

@@ -79,6 +79,19 @@ impl HttpMetrics {
 }
 
 /// `GET /metrics`. Control's gauges are left out when it does not answer.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    operation_id = "metrics",
+    summary = "The server's numbers, for Prometheus",
+    description = "",
+    security(()),
+    responses(
+        (status = 200, description = "OpenMetrics text", body = String,
+         content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8")
+    )
+)]
 pub(super) async fn page(State(api): State<ApiState>) -> Response {
     let scrape = Scrape { shards: api.snapshots.all(), census: api.census().await };
     let mut registry = Registry::with_prefix("fanline");

@@ -11,12 +11,14 @@ mod body;
 mod error;
 mod metrics;
 mod observe;
+mod openapi;
 mod rate;
 mod serve;
 mod sessions;
 mod tracks;
 
 pub use auth::Apps;
+pub use openapi::Document;
 pub use serve::serve;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +47,7 @@ pub fn router(state: ApiState) -> Router {
         .nest("/apps/{app}", verbs())
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics::page))
+        .route("/openapi.json", get(openapi::document))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         // Outside of all that can refuse: a page must be able to read an error, or it sees a network failure.
@@ -56,7 +59,8 @@ pub fn router(state: ApiState) -> Router {
 fn verbs() -> Router<ApiState> {
     Router::new()
         .route("/sessions/new", post(sessions::new))
-        .route("/sessions/{session}", get(sessions::get))
+        .route("/sessions", get(sessions::list))
+        .route("/sessions/{session}", get(sessions::get).delete(sessions::end))
         .route("/sessions/{session}/tracks/new", post(tracks::new))
         .route("/sessions/{session}/renegotiate", put(sessions::renegotiate))
         .route("/sessions/{session}/tracks/close", put(tracks::close))
@@ -134,6 +138,20 @@ impl ApiState {
 }
 
 /// 200 while new sessions are welcome; 503 once the server is stopping, or when control does not answer.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operation",
+    operation_id = "health",
+    summary = "Whether new sessions are welcome",
+    description = "",
+    security(()),
+    responses(
+        (status = 200, description = "They are", body = Object, example = json!({ "status": "ok" })),
+        (status = 503, description = "The server is stopping, or does not answer", body = Object,
+         example = json!({ "status": "stopping" }))
+    )
+)]
 async fn healthz(State(api): State<ApiState>) -> (StatusCode, Json<serde_json::Value>) {
     let stopping = *api.stopping.borrow();
     let (code, status) = if stopping {
@@ -163,7 +181,7 @@ fn cors() -> CorsLayer {
     const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(7_200);
     CorsLayer::new()
         .allow_origin(Any)
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::OPTIONS])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE])
         .expose_headers([RETRY_AFTER])
         .max_age(PREFLIGHT_MAX_AGE)

@@ -6,10 +6,58 @@ use axum::extract::State;
 
 use super::auth::Target;
 use super::error::Refusal;
+use super::openapi::{AUDIO_OFFER, OfConnection, OfDescription, OfSession, SESSION};
 use super::{Answer, ApiState, body};
-use crate::control::request::{ErrorCode, TracksRequest, TracksResponse};
+use crate::control::request::{CloseTracksRequest, ErrorCode, TracksRequest, TracksResponse};
 
 /// `POST /sessions/{session}/tracks/new`: push or pull.
+#[utoipa::path(
+    post,
+    path = "/sessions/{session}/tracks/new",
+    tag = "tracks",
+    operation_id = "newTracks",
+    summary = "Publish or pull tracks",
+    description = "Local items publish m-lines of the offer in the request; remote ones pull tracks of others, \
+                   into that offer or into one that the server makes. A 200 can hold items that failed.",
+    params(Target),
+    request_body(
+        content = TracksRequest,
+        examples(
+            ("publish" = (value = json!({
+                "sessionDescription": { "type": "offer", "sdp": AUDIO_OFFER },
+                "tracks": [{ "location": "local", "mid": "0", "trackName": "mic" }]
+            }))),
+            ("pull" = (value = json!({
+                "tracks": [{ "location": "remote", "sessionId": SESSION, "trackName": "mic" }]
+            })))
+        )
+    ),
+    responses(
+        (status = 200, description = "The tracks, in the order of the request", body = TracksResponse,
+         examples(
+            ("published" = (value = json!({
+                "requiresImmediateRenegotiation": false,
+                "tracks": [{ "trackName": "mic", "mid": "0" }],
+                "sessionDescription": { "type": "answer", "sdp": "v=0\r\n…" }
+            }))),
+            ("pulled" = (value = json!({
+                "requiresImmediateRenegotiation": true,
+                "tracks": [{ "sessionId": SESSION, "trackName": "mic", "mid": "0" }],
+                "sessionDescription": { "type": "offer", "sdp": "v=0\r\n…" }
+            }))),
+            ("failed" = (value = json!({
+                "requiresImmediateRenegotiation": false,
+                "tracks": [{
+                    "sessionId": SESSION, "trackName": "mic", "mid": "", "errorCode": "not_found_track_error",
+                    "errorDescription": "the publisher has no track of that name"
+                }]
+            })))
+         )),
+        OfSession,
+        OfDescription,
+        OfConnection
+    )
+)]
 pub(super) async fn new(State(api): State<ApiState>, target: Target, body: Body) -> Answer<TracksResponse> {
     let body: TracksRequest = body::required(body, &api.limits).await?;
     let (asked, most) = (body.tracks.len(), api.limits.request_tracks_max);
@@ -21,7 +69,24 @@ pub(super) async fn new(State(api): State<ApiState>, target: Target, body: Body)
 }
 
 /// `PUT /sessions/{session}/tracks/close`. Not limited in number: a teardown closes all tracks at once.
+#[utoipa::path(
+    put,
+    path = "/sessions/{session}/tracks/close",
+    tag = "tracks",
+    operation_id = "closeTracks",
+    summary = "Close tracks",
+    description = "Published and pulled ones alike, by mid: by force without SDP, or with an offer that stops \
+                   their m-lines. A mid that is not open is an item that failed, in a 200.",
+    params(Target),
+    request_body(content = CloseTracksRequest, example = json!({ "tracks": [{ "mid": "0" }], "force": true })),
+    responses(
+        (status = 200, description = "Closed, item by item", body = TracksResponse,
+         example = json!({ "requiresImmediateRenegotiation": false, "tracks": [{ "mid": "0" }] })),
+        OfSession,
+        OfDescription
+    )
+)]
 pub(super) async fn close(State(api): State<ApiState>, target: Target, body: Body) -> Answer<TracksResponse> {
-    let body = body::required(body, &api.limits).await?;
+    let body: CloseTracksRequest = body::required(body, &api.limits).await?;
     Ok(Json(api.control.close_tracks(target.app, target.session, body).await?))
 }

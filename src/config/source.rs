@@ -148,6 +148,11 @@ fn setting<'a>(verb: &'a Command, id: &str) -> Option<&'a Arg> {
     verb.get_arguments().find(|arg| arg.get_id() == id)
 }
 
+/// The setting with this other name; a list reads better in the plural.
+fn aliased<'a>(verb: &'a Command, name: &str) -> Option<&'a Arg> {
+    verb.get_arguments().find(|arg| arg.get_all_aliases().unwrap_or_default().contains(&name))
+}
+
 fn from_flags(verb: &Command, matches: &ArgMatches) -> Layer {
     let typed = |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
     let written = |arg: &Arg| {
@@ -231,9 +236,10 @@ fn from_key(
     origin: Origin,
 ) -> Result<(String, Written), ConfigError> {
     let id = key.replace('-', "_");
-    let Some(arg) = setting(verb, &id).filter(|_| id != FILE_SETTING) else {
+    let Some(arg) = setting(verb, &id).or_else(|| aliased(verb, &id)).filter(|_| id != FILE_SETTING) else {
         return Err(unknown(verb, &id, origin));
     };
+    let id = arg.get_id().to_string();
     match texts(arg, value) {
         Ok(values) => {
             let written = Written { origin, values };
@@ -248,11 +254,41 @@ fn from_key(
 fn texts(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     match value {
         DeValue::Array(items) if matches!(arg.get_action(), ArgAction::Append) => {
-            items.iter().map(|item| scalar(item.get_ref())).collect()
+            items.iter().enumerate().map(|(at, item)| entry(arg, at, item.get_ref())).collect()
         }
         DeValue::Array(_) => Err("is an array; this setting takes one value".into()),
         value => scalar(value).map(|text| vec![text]),
     }
+}
+
+/// One item of a list.
+fn entry(arg: &Arg, at: usize, item: &DeValue<'_>) -> Result<String, String> {
+    let DeValue::Table(table) = item else { return scalar(item) };
+    let name = arg.get_value_names().unwrap_or_default().first().map(|name| name.to_ascii_lowercase());
+    let fields: Vec<_> = name.iter().flat_map(|name| name.split(':')).collect();
+    if fields.len() < 2 {
+        return scalar(item);
+    }
+    joined(&fields, table).map_err(|problem| format!("entry {}: {problem}", at + 1))
+}
+
+/// A table as it would be typed: `id` and `secret` make `ID:SECRET`. No error repeats a value.
+fn joined(fields: &[&str], table: &DeTable<'_>) -> Result<String, String> {
+    let wanted = fields.join(" and ");
+    if let Some((key, _)) = table.iter().find(|(key, _)| !fields.contains(&key.get_ref().as_ref())) {
+        return Err(format!("no field is called `{}`; write {wanted}", key.get_ref()));
+    }
+    let texts = fields.iter().map(|field| {
+        let value = table.get(*field).ok_or_else(|| format!("`{field}` is missing; write {wanted}"))?;
+        let text = scalar(value.get_ref()).map_err(|problem| format!("`{field}` {problem}"))?;
+        // The signs that part fields and entries where a list is typed.
+        let (signs, names): (&[char], _) = match Some(field) == fields.last() {
+            true => (&[','], "comma"),
+            false => (&[',', ':'], "comma or colon"),
+        };
+        if text.contains(signs) { Err(format!("`{field}` must hold no {names}")) } else { Ok(text) }
+    });
+    Ok(texts.collect::<Result<Vec<_>, String>>()?.join(":"))
 }
 
 fn scalar(value: &DeValue<'_>) -> Result<String, String> {

@@ -243,3 +243,42 @@ fn help_shows_each_setting_with_its_default() {
     assert!(text(&["fanline", "--version"]).starts_with("fanline 0."));
     assert!(text(&["fanline"]).contains("serve"));
 }
+
+#[test]
+fn apps_can_be_a_list_of_tables() {
+    let list = |id: &str, secret: &str| format!("[[apps]]\nid = '{id}'\nsecret = '{secret}'\n");
+    let (_file, flag) = file(&format!("http = '127.0.0.1:0'\n{}{}", list("a", SECRET), list("b", SECRET)));
+    let ids = |config: Config| config.apps.into_iter().map(|app| app.id.0).collect::<Vec<_>>();
+    assert_eq!(ids(load(&flag, &[]).unwrap()), ["a", "b"]);
+    let other = format!("c:{SECRET}");
+    assert_eq!(ids(load(&flag, &[("FANLINE_APP", &other)]).unwrap()), ["c"], "the environment wins over it");
+}
+
+#[test]
+fn an_entry_of_the_apps_that_is_wrong_is_told_without_its_secret() {
+    let cases = [
+        (
+            format!("[[apps]]\nid = 'a'\nsecret = '{SECRET}'\n[[apps]]\nid = 'b'"),
+            "entry 2: `secret` is missing",
+        ),
+        (format!("[[apps]]\nid = 'a'\nsecrte = '{SECRET}'"), "entry 1: no field is called `secrte`"),
+        (format!("[[apps]]\nid = 'a:b'\nsecret = '{SECRET}'"), "entry 1: `id` must hold no comma or colon"),
+        (
+            format!("[[apps]]\nid = 'a'\nsecret = '{SECRET},x:{SECRET}'"),
+            "entry 1: `secret` must hold no comma",
+        ),
+        (format!("[[apps]]\nid = 'a'\nsecret = ['{SECRET}']"), "entry 1: `secret` is a array"),
+        ("[[apps]]\nid = 'a'\nsecret = 'short'".into(), " = a:…: the secret is too short"),
+        (format!("app = 'a:{SECRET}'\n[[apps]]\nid = 'b'\nsecret = '{SECRET}'"), "already set as `app`"),
+        (
+            format!("[[apps]]\nid = 'a'\nsecret = '{SECRET}'\n[[apps]]\nid = 'a'\nsecret = '{SECRET}'"),
+            "`a` is listed twice",
+        ),
+        ("[[cores]]\nid = 1".into(), "is a table; write a string"),
+    ];
+    for (text, problem) in cases {
+        let error = file_error(&text);
+        assert!(error.contains(problem), "{error}");
+        assert!(!error.contains(SECRET) && error.lines().count() == 1, "{error}");
+    }
+}

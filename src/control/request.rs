@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
+use utoipa::ToSchema;
+use utoipa::openapi::{Object, ObjectBuilder, Ref, Type};
 
 use crate::id::{MediaKind, SessionId};
 
@@ -22,6 +24,10 @@ pub enum Request {
     NewSession { app: AppId, body: NewSession, reply: Reply<NewSessionResponse> },
     /// `GET /sessions/{id}`.
     GetSession { app: AppId, session: SessionId, reply: Reply<SessionState> },
+    /// `GET /sessions`: beyond the original.
+    ListSessions { app: AppId, page: SessionsPage, reply: Reply<SessionList> },
+    /// `DELETE /sessions/{id}`: beyond the original. Answered when the session's media has stopped.
+    EndSession { app: AppId, session: SessionId, reply: Reply<EndSessionResponse> },
     /// `POST /sessions/{id}/tracks/new`.
     NewTracks { app: AppId, session: SessionId, body: TracksRequest, reply: Reply<TracksResponse> },
     /// `PUT /sessions/{id}/renegotiate`. Legal only while an offer of ours is out.
@@ -71,6 +77,18 @@ impl ControlHandle {
 
     pub async fn get_session(&self, app: AppId, session: SessionId) -> Result<SessionState, RequestError> {
         self.ask(|reply| Request::GetSession { app, session, reply }).await
+    }
+
+    pub async fn list_sessions(&self, app: AppId, page: SessionsPage) -> Result<SessionList, RequestError> {
+        self.ask(|reply| Request::ListSessions { app, page, reply }).await
+    }
+
+    pub async fn end_session(
+        &self,
+        app: AppId,
+        session: SessionId,
+    ) -> Result<EndSessionResponse, RequestError> {
+        self.ask(|reply| Request::EndSession { app, session, reply }).await
     }
 
     pub async fn new_tracks(
@@ -135,14 +153,14 @@ impl ControlHandle {
 }
 
 /// An SDP with its role, as the API carries it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionDescription {
     #[serde(rename = "type")]
     pub kind: SdpType,
     pub sdp: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SdpType {
     Offer,
@@ -150,22 +168,23 @@ pub enum SdpType {
 }
 
 /// Body of `sessions/new`; usually empty, an offer in the older form.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NewSession {
     pub session_description: Option<SessionDescription>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NewSessionResponse {
     pub session_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub session_description: Option<SessionDescription>,
 }
 
 /// Body of `tracks/new`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TracksRequest {
     pub session_description: Option<SessionDescription>,
@@ -176,7 +195,7 @@ pub struct TracksRequest {
 }
 
 /// One item of `tracks`, in a request.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrackObject {
     pub location: Location,
@@ -187,14 +206,14 @@ pub struct TrackObject {
     pub kind: Option<TrackKind>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Location {
     Local,
     Remote,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TrackKind {
     Audio,
@@ -211,45 +230,51 @@ impl From<MediaKind> for TrackKind {
 }
 
 /// Answer of `tracks/new` and `tracks/close`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TracksResponse {
     pub requires_immediate_renegotiation: bool,
     pub tracks: Vec<TrackResult>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub session_description: Option<SessionDescription>,
 }
 
 /// One item of `tracks`, in an answer: the track, or why there is none.
 ///
 /// `mid` is the empty string on an item that failed to be pulled, as the original does.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrackResult {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub session_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub track_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub mid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub kind: Option<TrackKind>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = item_error)]
     pub error: Option<RequestError>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RenegotiateRequest {
     pub session_description: SessionDescription,
 }
 
 /// `{}`: the original answers an empty object.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct RenegotiateResponse {}
 
 /// Body of `tracks/close`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CloseTracksRequest {
     #[serde(default, deserialize_with = "null_as_default")]
@@ -259,32 +284,33 @@ pub struct CloseTracksRequest {
     pub force: bool,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct CloseTrackObject {
     pub mid: String,
 }
 
 /// Answer of `GET /sessions/{id}`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionState {
     pub tracks: Vec<TrackState>,
     pub data_channels: Vec<DataChannelState>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrackState {
     pub location: Location,
     pub mid: String,
     pub track_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub session_id: Option<String>,
     pub status: Status,
 }
 
 /// Listed so that the shape of the answer is complete; the API for named data channels fills it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataChannelState {
     pub location: Location,
@@ -293,12 +319,48 @@ pub struct DataChannelState {
     pub status: Status,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     Active,
     Inactive,
 }
+
+/// Which part of the list of sessions: at most `limit` of them, from the first id above `after`.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionsPage {
+    pub limit: usize,
+    pub after: Option<SessionId>,
+}
+
+/// Answer of `GET /sessions`: a page, in the order of ids.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionList {
+    pub sessions: Vec<SessionSummary>,
+    /// What the next page begins after; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub cursor: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionSummary {
+    pub session_id: String,
+    /// Whole seconds since the session was made.
+    pub age_seconds: u64,
+    /// Whether its transport is up.
+    pub connected: bool,
+    /// Open tracks that it publishes.
+    pub local_tracks: usize,
+    /// Tracks of others that flow to it.
+    pub remote_tracks: usize,
+}
+
+/// `{}`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct EndSessionResponse {}
 
 /// What control counts, for the metrics.
 #[derive(Debug, Clone, Copy, Default)]
@@ -313,13 +375,14 @@ pub struct Census {
 }
 
 /// A verb or an item that failed: a code for programs, a sentence for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestError {
     pub error_code: ErrorCode,
     /// Names the offending thing and, where there is one, the remedy.
     pub error_description: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
     pub error_subcode: Option<&'static str>,
 }
 
@@ -334,7 +397,7 @@ impl RequestError {
 }
 
 /// The error codes of the API. `api::error` gives each its HTTP status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     Unauthorized,
@@ -355,6 +418,16 @@ pub enum ErrorCode {
     #[serde(rename = "temporarily_unavailable_error")]
     TemporarilyUnavailable,
     InternalError,
+}
+
+/// The members of [`RequestError`], all of which an item that worked is without.
+fn item_error() -> Object {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    ObjectBuilder::new()
+        .property("errorCode", Ref::from_schema_name("ErrorCode"))
+        .property("errorDescription", text())
+        .property("errorSubcode", text())
+        .build()
 }
 
 /// Clients send `null` for what they do not have; it means the same as leaving the field out.

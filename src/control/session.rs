@@ -30,6 +30,7 @@ pub struct Session {
     pub connected: bool,
     /// When its transport's live entry among the deadlines is due.
     pub deadline: Option<Instant>,
+    pub made: Instant,
     /// When it was made, or its transport renewed: what a client that never comes is measured from.
     pub began: Instant,
     /// The last connectivity check that was verified.
@@ -95,6 +96,7 @@ impl Session {
             negotiation,
             connected: false,
             deadline: None,
+            made: now,
             began: now,
             last_check: None,
             offered_at: None,

@@ -9,6 +9,7 @@
 
 mod client;
 mod close;
+mod extensions;
 mod peer;
 mod pull;
 mod push;

@@ -52,8 +52,8 @@ async fn a_page_from_anywhere_can_read_a_refusal() {
     nobody.is_refused(401, "unauthorized", &[]);
     let wrong_secret = Answer::of(request(Method::GET).header(AUTHORIZATION, "Bearer wrong")).await;
     wrong_secret.is_refused(401, "unauthorized", &[]);
-    let reserved = Answer::of(request(Method::DELETE).bearer_auth(SECRET)).await;
-    reserved.is_refused(405, "not_found", &["DELETE"]);
+    let no_method = Answer::of(request(Method::PATCH).bearer_auth(SECRET)).await;
+    no_method.is_refused(405, "not_found", &["PATCH"]);
     let unknown_app =
         Answer::of(server.raw(Method::POST, "/v1/apps/nobody/sessions/new").bearer_auth(SECRET));
     unknown_app.await.is_refused(404, "not_found", &[]);

@@ -6,6 +6,7 @@
 mod close;
 mod pull;
 mod push;
+mod sessions;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,12 @@ impl Control {
         match request {
             Request::NewSession { app, body, reply } => drop(reply.send(self.new_session(app, body))),
             Request::GetSession { app, session, reply } => drop(reply.send(self.get_session(&app, session))),
+            Request::ListSessions { app, page, reply } => {
+                drop(reply.send(Ok(self.list_sessions(&app, page))))
+            }
+            Request::EndSession { app, session, reply } => {
+                drop(reply.send(self.end_by_request(&app, session).await));
+            }
             Request::NewTracks { app, session, body, reply } => {
                 drop(reply.send(self.new_tracks(app, session, body).await));
             }
