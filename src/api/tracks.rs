@@ -20,6 +20,16 @@ pub(super) async fn new(State(api): State<ApiState>, target: Target, body: Body)
     Ok(Json(api.control.new_tracks(target.app, target.session, body).await?))
 }
 
+/// `PUT /sessions/{session}/tracks/update`: other encodings or another source for what is pulled.
+pub(super) async fn update(
+    State(api): State<ApiState>,
+    target: Target,
+    body: Body,
+) -> Answer<TracksResponse> {
+    let body = body::required(body, &api.limits).await?;
+    Ok(Json(api.control.update_tracks(target.app, target.session, body).await?))
+}
+
 /// `PUT /sessions/{session}/tracks/close`. Not limited in number: a teardown closes all tracks at once.
 pub(super) async fn close(State(api): State<ApiState>, target: Target, body: Body) -> Answer<TracksResponse> {
     let body = body::required(body, &api.limits).await?;

@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
+use crate::control::request::{RidOrder, Simulcast};
+use crate::forward::select::Selection;
 use crate::id::{MediaKind, SessionId, ShardId, TrackKey};
 use crate::sdp::{Codec, Receive};
 use crate::shard::command::TrackConfig;
@@ -32,6 +34,27 @@ impl Track {
 
     pub fn codecs(&self) -> &[Codec] {
         &self.receive.codecs
+    }
+
+    pub fn is_simulcast(&self) -> bool {
+        self.receive.encodings.len() > 1
+    }
+
+    /// What a wish means in numbers of this track's encodings, which are in the order of their rids.
+    pub fn selection(&self, wish: &Simulcast) -> Selection {
+        let rids = || self.receive.encodings.iter().filter_map(|encoding| encoding.rid);
+        let Some(preferred) =
+            wish.preferred_rid.as_deref().filter(|rid| !rid.is_empty() && self.is_simulcast())
+        else {
+            return Selection::Best;
+        };
+        let better = rids().filter(|rid| rid.as_str() < preferred).count() as u8;
+        let exists = rids().any(|rid| rid.as_str() == preferred);
+        match wish.rid_not_available {
+            RidOrder::Asciibetical => Selection::Prefer(better),
+            RidOrder::None if exists => Selection::Only(better),
+            RidOrder::None => Selection::Only(u8::MAX),
+        }
     }
 
     /// Shards other than the publisher's that have subscribers: where packets must be copied to.

@@ -236,6 +236,7 @@ impl World {
             track_name: Some((*name).to_owned()),
             session_id: None,
             kind: None,
+            simulcast: None,
         });
         let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
         let body = TracksRequest {
@@ -273,6 +274,7 @@ impl World {
             track_name: Some((*name).to_owned()),
             session_id: Some(self.clients[publisher.0].session.clone()),
             kind: None,
+            simulcast: None,
         });
         let body = TracksRequest { tracks: remote.collect(), ..TracksRequest::default() };
         self.tracks(who, body)
