@@ -15,3 +15,4 @@ mod push;
 mod server;
 mod sessions;
 mod stop;
+mod update;

@@ -21,7 +21,13 @@ after(async () => {
   await server?.stop();
 });
 
-for (const [first, second] of [["chromium", "chromium"]]) {
+const PAIRINGS = [
+  ["chromium", "chromium"],
+  ["chromium", "firefox"],
+  ["firefox", "chromium"],
+];
+
+for (const [first, second] of PAIRINGS) {
   describe(`a simulcast of ${first}, seen by ${second}`, () => {
     let ada;
     let bob;

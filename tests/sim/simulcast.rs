@@ -25,16 +25,16 @@ fn seen(world: &World, who: Who, mid: Mid) -> Vec<&'static str> {
     seen
 }
 
-/// One stream to whoever looks at sequence numbers and timestamps, and each encoding begins with a key frame.
+/// One stream to whoever looks at sequence numbers and timestamps, and each new encoding begins with a key frame.
 fn assert_seamless(world: &World, who: Who, mid: Mid) {
     let sink = world.sink(who, mid);
     assert_eq!(sink.damaged, 0);
-    assert!(sink.arrivals[0].note.key && sink.arrivals[0].note.first);
     for pair in sink.arrivals.windows(2) {
         let [before, after] = [pair[0], pair[1]];
         assert_eq!(after.sequence, before.sequence + 1);
         let forward = after.timestamp.wrapping_sub(before.timestamp) as i32;
-        assert!((0..90_000).contains(&forward), "{forward} ticks");
+        // An encoding that stops is missed for a second, and the next one begins with a key frame.
+        assert!((0..120_000).contains(&forward), "{forward} ticks");
         if before.bytes != after.bytes {
             assert!(after.note.key && after.note.first, "a switch in the middle of something");
             assert!(forward > 0, "two pictures of one time");
@@ -54,6 +54,10 @@ fn viewers_switch_up_and_down_without_a_seam() {
         world.run_ms(3_000);
         for (who, mid) in mids {
             assert_eq!(seen(&world, who, mid).last(), Some(&"f"), "the best, as nothing is asked for");
+        }
+        for (who, mid) in mids {
+            let first = world.sink(who, mid).arrivals[0].note;
+            assert!(first.key && first.first, "nothing precedes the first key frame");
         }
         for rid in ["q", "h", "f", "q", "f"] {
             for (who, mid) in mids {

@@ -261,7 +261,7 @@ fn wishes(items: &[TrackObject], found: &Found) -> impl Iterator<Item = Simulcas
 }
 
 /// Some clients write an empty string for what they do not have; none can read one.
-fn present(field: &Option<String>) -> Option<String> {
+pub(super) fn present(field: &Option<String>) -> Option<String> {
     field.clone().filter(|text| !text.is_empty())
 }
 

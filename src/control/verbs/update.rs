@@ -11,6 +11,7 @@ use crate::control::request::{
     AppId, ErrorCode, Location, RequestError, TrackObject, TrackResult, TracksResponse, UpdateTracksRequest,
 };
 use crate::control::session::{LegState, Pulled, Session};
+use crate::control::verbs::pull::present;
 use crate::control::{Control, State};
 use crate::id::{MediaKind, Mid, SessionId};
 use crate::sdp::SdpError;
@@ -31,8 +32,8 @@ impl Control {
         }
         let updated = join_all(body.tracks.iter().map(|item| self.update(&app, id, item))).await;
         let tracks = body.tracks.iter().zip(updated).map(|(item, updated)| TrackResult {
-            session_id: item.session_id.clone(),
-            track_name: item.track_name.clone(),
+            session_id: present(&item.session_id),
+            track_name: present(&item.track_name),
             mid: updated.as_ref().ok().map(Mid::to_string).or_else(|| item.mid.clone()),
             kind: None,
             error: updated.err(),
