@@ -170,3 +170,56 @@ impl Tracks {
         self.tracks.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::extension::ExtensionMap;
+    use crate::sdp::Encoding;
+
+    fn track(rids: &[&str]) -> Track {
+        let encoding = |rid: &&str| Encoding { rid: rid.parse().ok(), ssrc: None, rtx_ssrc: None };
+        let receive = Receive {
+            codecs: Vec::new(),
+            encodings: rids.iter().map(encoding).collect(),
+            extensions: ExtensionMap::default(),
+            transport_cc: true,
+            cname: None,
+            msid: None,
+        };
+        let key = TrackKey { index: 0, generation: 0 };
+        let config = TrackConfig {
+            key,
+            kind: MediaKind::Video,
+            publisher: ShardId(0),
+            encodings: rids.len() as u8,
+            codecs: Vec::new(),
+            extensions: ExtensionMap::default(),
+        };
+        let mut tracks = Tracks::default();
+        tracks.insert(SessionId([0; 16]), "camera".to_owned(), receive, config);
+        tracks.remove(key).expect("it was just put in")
+    }
+
+    fn selection(rids: &[&str], preferred: &str, rid_not_available: RidOrder) -> Selection {
+        let preferred_rid = Some(preferred.to_owned());
+        track(rids).selection(&Simulcast { preferred_rid, rid_not_available, ..Simulcast::default() })
+    }
+
+    #[test]
+    fn rids_become_the_numbers_of_encodings() {
+        let camera = ["f", "h", "q"];
+        assert_eq!(selection(&camera, "h", RidOrder::None), Selection::Only(1));
+        assert_eq!(selection(&camera, "q", RidOrder::Asciibetical), Selection::Prefer(2));
+        assert_eq!(selection(&camera, "", RidOrder::None), Selection::Best, "no wish");
+        assert_eq!(selection(&["f"], "q", RidOrder::None), Selection::Best, "no simulcast");
+    }
+
+    #[test]
+    fn a_rid_that_does_not_exist_means_nothing_or_what_would_follow_it() {
+        let camera = ["f", "h", "q"];
+        assert_eq!(selection(&camera, "g", RidOrder::None), Selection::Only(u8::MAX));
+        assert_eq!(selection(&camera, "g", RidOrder::Asciibetical), Selection::Prefer(1));
+        assert_eq!(selection(&camera, "z", RidOrder::Asciibetical), Selection::Prefer(3), "then the nearest");
+    }
+}

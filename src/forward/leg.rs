@@ -280,6 +280,11 @@ mod tests {
         Some((leg.outgoing(packet.index)?, leg.timestamp(packet)))
     }
 
+    #[test]
+    fn a_leg_fits_two_cache_lines() {
+        assert!(size_of::<Leg>() <= 128, "{} bytes", size_of::<Leg>());
+    }
+
     fn leg(first_sequence: u16) -> Leg {
         Leg::new(SessionSlot(0), LegId(0), (1, Some(2)), first_sequence, 7)
     }

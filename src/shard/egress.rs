@@ -150,7 +150,8 @@ fn forward_track(
         for leg in legs.iter_mut().filter(|leg| leg.heeds(number)) {
             let Some(outlet) = sessions.outlet_mut(leg.session) else { continue };
             sent += batch.send_to(leg, outlet, io, drops);
-            if leg.awaited() == Some(number) {
+            // Who is not connected could not use a key frame.
+            if leg.awaited() == Some(number) && outlet.ready().is_ok() {
                 *awaited |= 1 << number;
             }
         }
