@@ -102,6 +102,14 @@ async fn pretend_control(mut requests: mpsc::Receiver<Request>) {
                     .map(|t| TrackResult { mid: Some(t.mid), ..TrackResult::default() });
                 let _ = reply.send(fate_of(session).map(|()| tracks_response(closed.collect())));
             }
+            Request::UpdateTracks { session, body, reply, .. } => {
+                let updated = body.tracks.into_iter().map(|track| TrackResult {
+                    track_name: track.track_name,
+                    mid: track.mid,
+                    ..TrackResult::default()
+                });
+                let _ = reply.send(fate_of(session).map(|()| tracks_response(updated.collect())));
+            }
             Request::Census { reply } => {
                 let _ = reply.send(Census {
                     sessions: 3,

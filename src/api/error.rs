@@ -79,7 +79,8 @@ fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::NotFound
         | ErrorCode::NotFoundTrackError
         | ErrorCode::EmptyTrackError
-        | ErrorCode::CloseTrackError => StatusCode::NOT_FOUND,
+        | ErrorCode::CloseTrackError
+        | ErrorCode::UpdateTrackError => StatusCode::NOT_FOUND,
         ErrorCode::InvalidParams | ErrorCode::InvalidSessionDescription => StatusCode::NOT_ACCEPTABLE,
         ErrorCode::SessionGone => StatusCode::GONE,
         ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,

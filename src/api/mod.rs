@@ -63,6 +63,7 @@ fn verbs() -> Router<ApiState> {
         .route("/sessions/{session}", get(sessions::get).delete(sessions::end))
         .route("/sessions/{session}/tracks/new", post(tracks::new))
         .route("/sessions/{session}/renegotiate", put(sessions::renegotiate))
+        .route("/sessions/{session}/tracks/update", put(tracks::update))
         .route("/sessions/{session}/tracks/close", put(tracks::close))
 }
 

@@ -60,6 +60,7 @@ pub struct Document;
     sessions::end,
     sessions::renegotiate,
     tracks::new,
+    tracks::update,
     tracks::close,
 ))]
 struct Verbs;

@@ -6,9 +6,11 @@ use axum::extract::State;
 
 use super::auth::Target;
 use super::error::Refusal;
-use super::openapi::{AUDIO_OFFER, OfConnection, OfDescription, OfSession, SESSION};
+use super::openapi::{AUDIO_OFFER, OfConnection, OfDescription, OfSession, OfValues, SESSION};
 use super::{Answer, ApiState, body};
-use crate::control::request::{CloseTracksRequest, ErrorCode, TracksRequest, TracksResponse};
+use crate::control::request::{
+    CloseTracksRequest, ErrorCode, TracksRequest, TracksResponse, UpdateTracksRequest,
+};
 
 /// `POST /sessions/{session}/tracks/new`: push or pull.
 #[utoipa::path(
@@ -66,6 +68,44 @@ pub(super) async fn new(State(api): State<ApiState>, target: Target, body: Body)
         return Err(Refusal::new(ErrorCode::InvalidParams, description));
     }
     Ok(Json(api.control.new_tracks(target.app, target.session, body).await?))
+}
+
+/// `PUT /sessions/{session}/tracks/update`: other encodings or another source for what is pulled.
+#[utoipa::path(
+    put,
+    path = "/sessions/{session}/tracks/update",
+    tag = "tracks",
+    operation_id = "updateTracks",
+    summary = "Change what pulled tracks carry",
+    description = "Another encoding of a simulcast, or another source on the same mid. A 200 can hold items that \
+                   failed.",
+    params(Target),
+    request_body(
+        content = UpdateTracksRequest,
+        example = json!({
+            "tracks": [{
+                "location": "remote", "mid": "0", "sessionId": SESSION, "trackName": "camera",
+                "simulcast": { "preferredRid": "h" }
+            }]
+        })
+    ),
+    responses(
+        (status = 200, description = "The tracks, in the order of the request", body = TracksResponse,
+         example = json!({
+             "requiresImmediateRenegotiation": false,
+             "tracks": [{ "sessionId": SESSION, "trackName": "camera", "mid": "0" }]
+         })),
+        OfSession,
+        OfValues
+    )
+)]
+pub(super) async fn update(
+    State(api): State<ApiState>,
+    target: Target,
+    body: Body,
+) -> Answer<TracksResponse> {
+    let body: UpdateTracksRequest = body::required(body, &api.limits).await?;
+    Ok(Json(api.control.update_tracks(target.app, target.session, body).await?))
 }
 
 /// `PUT /sessions/{session}/tracks/close`. Not limited in number: a teardown closes all tracks at once.

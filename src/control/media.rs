@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use crate::control::request::{ErrorCode, RequestError};
-use crate::control::session::{LegState, Published};
+use crate::control::request::{ErrorCode, RequestError, Simulcast};
+use crate::control::session::{LegState, Published, Pulled};
 use crate::control::tracks::Track;
 use crate::control::{Control, State};
 use crate::forward::rewrite::SendCodec;
+use crate::forward::select::Selection;
 use crate::id::{LegId, Mid, SessionId, ShardId, TrackKey};
-use crate::sdp::{Feedback, LineKind, Receive, Sending};
+use crate::rtp::codec::VideoCodec;
+use crate::sdp::{Codec, Feedback, LineKind, Receive, Sending};
 use crate::shard::command::{
     Command, EncodingConfig, LegConfig, PublicationConfig, ReceiveCodec, TrackConfig,
 };
@@ -61,6 +63,33 @@ impl Control {
         if let Some(track) = track {
             table.publish(track.entry());
         }
+        Ok(())
+    }
+
+    /// Gives a pull of a simulcast other encodings.
+    pub(super) async fn select(&self, id: SessionId, mid: Mid, wish: Simulcast) -> Result<(), RequestError> {
+        let done = self.state.borrow_mut().begin_select(id, mid, wish)?;
+        done.await.map_err(|_| stopped())
+    }
+
+    /// Lets a pull go on with another track, under the SSRC and the numbers that its receiver knows.
+    pub(super) async fn redirect(
+        &self,
+        id: SessionId,
+        mid: Mid,
+        to: TrackKey,
+        wish: Option<Simulcast>,
+    ) -> Result<(), RequestError> {
+        let (from, shard, done) = self.state.borrow_mut().begin_redirect(id, mid, to, wish)?;
+        done.await.map_err(|_| stopped())?;
+        {
+            let mut state = self.state.borrow_mut();
+            let State { tracks, table, .. } = &mut *state;
+            if let Some(track) = tracks.get(to) {
+                table.publish(track.entry());
+            }
+        }
+        self.release_leg(from, shard).await;
         Ok(())
     }
 
@@ -117,7 +146,7 @@ impl State {
         let session = self.sessions.get_mut(&id).ok_or_else(stopped)?;
         let line = session.negotiation.line(mid);
         let line = line.and_then(|line| Some((line.kind, line.receive.clone()?)));
-        let Some((LineKind::Media(kind), receive)) = line else {
+        let Some((LineKind::Media(kind), mut receive)) = line else {
             let text =
                 format!("m-line with mid {mid} is not one that the client sends on; offer it sendonly");
             return Err(RequestError::new(ErrorCode::InvalidParams, text));
@@ -126,11 +155,15 @@ impl State {
             let text = format!("the server carries {tracks_max} tracks, its limit; retry later or elsewhere");
             RequestError::new(ErrorCode::TemporarilyUnavailable, text)
         })?;
+        // From here on a lower number is a better encoding; those without a rid stay as they were announced.
+        receive.encodings.sort_by_key(|encoding| encoding.rid);
+        let codec = |codec: &Codec| Some((codec.pt, VideoCodec::from_name(&codec.name)?));
         let config = TrackConfig {
             key,
             kind,
             publisher: session.shard,
             encodings: receive.encodings.len() as u8,
+            codecs: receive.codecs.iter().filter_map(codec).collect(),
             extensions: receive.extensions,
         };
         let publication = publication(mid, &config, &receive);
@@ -190,8 +223,54 @@ impl State {
             self.shards.tell(shard, Command::AddTrack { track });
         }
         let first = [0; 2].map(|_| self.rng.random_range(0..1 << 15));
-        let leg = Box::new(leg_config(leg, key, mid, &sending, first));
+        let selection = self.tracks.get(key)?.selection(&pulled.simulcast);
+        let leg = Box::new(leg_config(leg, key, mid, &sending, (first, selection)));
         Some(self.shards.ask(shard, |ack| Command::Subscribe { slot, leg, ack }))
+    }
+
+    fn begin_select(&mut self, id: SessionId, mid: Mid, wish: Simulcast) -> Result<Done, RequestError> {
+        let Self { sessions, tracks, shards, .. } = self;
+        let session = sessions.get_mut(&id).ok_or_else(stopped)?;
+        let (pulled, leg) = flowing(&mut session.pulled, mid)?;
+        let track = tracks.get(pulled.track).filter(|track| track.is_simulcast()).ok_or_else(|| {
+            not_updated(format!("track {:?} on mid {mid} has one encoding; it is no simulcast", pulled.name))
+        })?;
+        let (track, selection) = (pulled.track, track.selection(&wish));
+        pulled.simulcast = wish;
+        Ok(shards.ask(session.shard, |ack| Command::Select { leg, track, selection, ack }))
+    }
+
+    /// Returns the track that is left, and the shard that leaves it.
+    fn begin_redirect(
+        &mut self,
+        id: SessionId,
+        mid: Mid,
+        to: TrackKey,
+        wish: Option<Simulcast>,
+    ) -> Result<(TrackKey, ShardId, Done), RequestError> {
+        let Self { sessions, tracks, shards, .. } = self;
+        let session = sessions.get_mut(&id).ok_or_else(stopped)?;
+        let (pulled, leg) = flowing(&mut session.pulled, mid)?;
+        let track = tracks.get(to).ok_or_else(|| not_updated("the new track has just ended".to_owned()))?;
+        let send = session.negotiation.redirect(mid, track.kind(), track.codecs()).ok_or_else(|| {
+            not_updated(format!(
+                "mid {mid} cannot carry track {:?}: it was negotiated for another kind or other codecs; pull \
+                 the track anew",
+                track.name
+            ))
+        })?;
+        let (from, shard, slot) = (pulled.track, session.shard, session.slot);
+        pulled.simulcast = wish.unwrap_or_else(|| pulled.simulcast.clone());
+        pulled.track = to;
+        (pulled.session, pulled.name) = (track.session, track.name.clone());
+        let selection = track.selection(&pulled.simulcast);
+        let config = Box::new(leg_config(leg, to, mid, &send, ([0; 2], selection)));
+        let track = Box::new(track.config.clone());
+        if tracks.add_leg(to, shard).is_some_and(|change| change.is_new_shard) {
+            shards.tell(shard, Command::AddTrack { track });
+        }
+        let done = shards.ask(shard, |ack| Command::Redirect { slot, from, leg: config, ack });
+        Ok((from, shard, done))
     }
 
     fn begin_unsubscribe(&mut self, id: SessionId, mid: Mid) -> Option<(TrackKey, ShardId, Done)> {
@@ -203,6 +282,20 @@ impl State {
         let done = self.shards.ask(shard, |ack| Command::Unsubscribe { slot, leg, track, ack });
         Some((track, shard, done))
     }
+}
+
+/// The pull on `mid`, once media flows there.
+fn flowing(pulled: &mut [Pulled], mid: Mid) -> Result<(&mut Pulled, LegId), RequestError> {
+    let found = pulled.iter_mut().find_map(|pulled| match pulled.leg {
+        LegState::Flowing(leg) if pulled.mid == mid => Some((pulled, leg)),
+        _ => None,
+    });
+    found.ok_or_else(|| not_updated(format!("nothing flows on mid {mid}")))
+}
+
+/// Why an item of `tracks/update` failed.
+pub(super) fn not_updated(text: String) -> RequestError {
+    RequestError::new(ErrorCode::UpdateTrackError, text)
 }
 
 fn publication(mid: Mid, track: &TrackConfig, receive: &Receive) -> PublicationConfig {
@@ -229,7 +322,13 @@ fn publication(mid: Mid, track: &TrackConfig, receive: &Receive) -> PublicationC
     }
 }
 
-fn leg_config(id: LegId, track: TrackKey, mid: Mid, sending: &Sending, first: [u16; 2]) -> LegConfig {
+fn leg_config(
+    id: LegId,
+    track: TrackKey,
+    mid: Mid,
+    sending: &Sending,
+    (first, selection): ([u16; 2], Selection),
+) -> LegConfig {
     let codecs = sending.codecs.iter().map(|codec| SendCodec {
         from: codec.publisher_pt,
         to: codec.pt,
@@ -246,6 +345,7 @@ fn leg_config(id: LegId, track: TrackKey, mid: Mid, sending: &Sending, first: [u
         mid,
         codecs: codecs.collect(),
         extensions: sending.extensions,
+        selection,
     }
 }
 

@@ -39,6 +39,8 @@ pub enum Request {
     },
     /// `PUT /sessions/{id}/tracks/close`.
     CloseTracks { app: AppId, session: SessionId, body: CloseTracksRequest, reply: Reply<TracksResponse> },
+    /// `PUT /sessions/{id}/tracks/update`. Legal for tracks that are being pulled.
+    UpdateTracks { app: AppId, session: SessionId, body: UpdateTracksRequest, reply: Reply<TracksResponse> },
     /// The gauges of the control plane, for `/metrics`.
     Census { reply: oneshot::Sender<Census> },
 }
@@ -116,6 +118,15 @@ impl ControlHandle {
         body: CloseTracksRequest,
     ) -> Result<TracksResponse, RequestError> {
         self.ask(|reply| Request::CloseTracks { app, session, body, reply }).await
+    }
+
+    pub async fn update_tracks(
+        &self,
+        app: AppId,
+        session: SessionId,
+        body: UpdateTracksRequest,
+    ) -> Result<TracksResponse, RequestError> {
+        self.ask(|reply| Request::UpdateTracks { app, session, body, reply }).await
     }
 
     /// `None` when control has stopped.
@@ -204,6 +215,32 @@ pub struct TrackObject {
     /// The publisher's session; kept as text because an id that is none fails the item, not the request.
     pub session_id: Option<String>,
     pub kind: Option<TrackKind>,
+    /// Which encodings of a remote simulcast are wanted.
+    pub simulcast: Option<Simulcast>,
+}
+
+/// Which encodings of a simulcast a subscriber wants.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Simulcast {
+    pub preferred_rid: Option<String>,
+    /// What to do when the subscriber's bandwidth is short. Read, so that a wrong value is refused, but of no
+    /// effect: nothing is left for want of bandwidth.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub priority_ordering: RidOrder,
+    /// What to do while the publisher does not send the preferred encoding.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub rid_not_available: RidOrder,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RidOrder {
+    /// Nothing takes the place of the preferred encoding.
+    #[default]
+    None,
+    /// Others do, by the order of their rids: `a` is the best.
+    Asciibetical,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -229,7 +266,7 @@ impl From<MediaKind> for TrackKind {
     }
 }
 
-/// Answer of `tracks/new` and `tracks/close`.
+/// Answer of `tracks/new`, `tracks/update` and `tracks/close`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TracksResponse {
@@ -272,6 +309,13 @@ pub struct RenegotiateRequest {
 /// `{}`: the original answers an empty object.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct RenegotiateResponse {}
+
+/// Body of `tracks/update`.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub struct UpdateTracksRequest {
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub tracks: Vec<TrackObject>,
+}
 
 /// Body of `tracks/close`.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -415,6 +459,7 @@ pub enum ErrorCode {
     NotFoundTrackError,
     EmptyTrackError,
     CloseTrackError,
+    UpdateTrackError,
     #[serde(rename = "temporarily_unavailable_error")]
     TemporarilyUnavailable,
     InternalError,

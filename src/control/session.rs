@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rand::RngCore;
 use tokio::sync::{Mutex, Notify};
 
-use crate::control::request::{AppId, ErrorCode, RequestError};
+use crate::control::request::{AppId, ErrorCode, RequestError, Simulcast};
 use crate::control::transport::{Credentials, Peer, Transport};
 use crate::id::{LegId, Mid, SessionId, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
@@ -65,6 +65,8 @@ pub struct Pulled {
     pub track: TrackKey,
     pub session: SessionId,
     pub name: String,
+    /// Which of its encodings are wanted.
+    pub simulcast: Simulcast,
     pub leg: LegState,
 }
 

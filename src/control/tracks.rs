@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
+use crate::control::request::{RidOrder, Simulcast};
+use crate::forward::select::Selection;
 use crate::id::{MediaKind, SessionId, ShardId, TrackKey};
 use crate::sdp::{Codec, Receive};
 use crate::shard::command::TrackConfig;
@@ -32,6 +34,27 @@ impl Track {
 
     pub fn codecs(&self) -> &[Codec] {
         &self.receive.codecs
+    }
+
+    pub fn is_simulcast(&self) -> bool {
+        self.receive.encodings.len() > 1
+    }
+
+    /// What a wish means in numbers of this track's encodings, which are in the order of their rids.
+    pub fn selection(&self, wish: &Simulcast) -> Selection {
+        let rids = || self.receive.encodings.iter().filter_map(|encoding| encoding.rid);
+        let Some(preferred) =
+            wish.preferred_rid.as_deref().filter(|rid| !rid.is_empty() && self.is_simulcast())
+        else {
+            return Selection::Best;
+        };
+        let better = rids().filter(|rid| rid.as_str() < preferred).count() as u8;
+        let exists = rids().any(|rid| rid.as_str() == preferred);
+        match wish.rid_not_available {
+            RidOrder::Asciibetical => Selection::Prefer(better),
+            RidOrder::None if exists => Selection::Only(better),
+            RidOrder::None => Selection::Only(u8::MAX),
+        }
     }
 
     /// Shards other than the publisher's that have subscribers: where packets must be copied to.
@@ -145,5 +168,58 @@ impl Tracks {
 
     pub fn len(&self) -> usize {
         self.tracks.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtp::extension::ExtensionMap;
+    use crate::sdp::Encoding;
+
+    fn track(rids: &[&str]) -> Track {
+        let encoding = |rid: &&str| Encoding { rid: rid.parse().ok(), ssrc: None, rtx_ssrc: None };
+        let receive = Receive {
+            codecs: Vec::new(),
+            encodings: rids.iter().map(encoding).collect(),
+            extensions: ExtensionMap::default(),
+            transport_cc: true,
+            cname: None,
+            msid: None,
+        };
+        let key = TrackKey { index: 0, generation: 0 };
+        let config = TrackConfig {
+            key,
+            kind: MediaKind::Video,
+            publisher: ShardId(0),
+            encodings: rids.len() as u8,
+            codecs: Vec::new(),
+            extensions: ExtensionMap::default(),
+        };
+        let mut tracks = Tracks::default();
+        tracks.insert(SessionId([0; 16]), "camera".to_owned(), receive, config);
+        tracks.remove(key).expect("it was just put in")
+    }
+
+    fn selection(rids: &[&str], preferred: &str, rid_not_available: RidOrder) -> Selection {
+        let preferred_rid = Some(preferred.to_owned());
+        track(rids).selection(&Simulcast { preferred_rid, rid_not_available, ..Simulcast::default() })
+    }
+
+    #[test]
+    fn rids_become_the_numbers_of_encodings() {
+        let camera = ["f", "h", "q"];
+        assert_eq!(selection(&camera, "h", RidOrder::None), Selection::Only(1));
+        assert_eq!(selection(&camera, "q", RidOrder::Asciibetical), Selection::Prefer(2));
+        assert_eq!(selection(&camera, "", RidOrder::None), Selection::Best, "no wish");
+        assert_eq!(selection(&["f"], "q", RidOrder::None), Selection::Best, "no simulcast");
+    }
+
+    #[test]
+    fn a_rid_that_does_not_exist_means_nothing_or_what_would_follow_it() {
+        let camera = ["f", "h", "q"];
+        assert_eq!(selection(&camera, "g", RidOrder::None), Selection::Only(u8::MAX));
+        assert_eq!(selection(&camera, "g", RidOrder::Asciibetical), Selection::Prefer(1));
+        assert_eq!(selection(&camera, "z", RidOrder::Asciibetical), Selection::Prefer(3), "then the nearest");
     }
 }

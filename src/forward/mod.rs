@@ -9,7 +9,9 @@
 
 pub mod keyframe;
 pub mod leg;
+pub mod picture;
 pub mod receive;
 pub mod rewrite;
+pub mod select;
 pub mod track_ring;
 pub mod transport_cc;

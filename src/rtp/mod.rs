@@ -1,5 +1,6 @@
 //! RFC 3550 and friends: bytes in, views and bytes out. Pure, and nothing here allocates per packet.
 
+pub mod codec;
 pub mod demux;
 pub mod extension;
 pub mod header;

@@ -228,6 +228,17 @@ impl Line {
         Ok(())
     }
 
+    /// Sends another source under the numbers that are agreed on, if they have room for its codecs.
+    pub(super) fn redirect(&mut self, kind: MediaKind, codecs: &[Codec]) -> Option<Sending> {
+        let source = self.source.clone().filter(|source| source.kind == kind)?;
+        let source = Send { codecs: codecs.to_vec(), ..source };
+        let sent = send_codecs(&source, &self.section.codecs);
+        let send = self.send.as_mut().filter(|_| !sent.is_empty())?;
+        send.codecs = sent;
+        self.source = Some(source);
+        self.send.clone()
+    }
+
     /// What our description of the line says: in an answer what is agreed, in an offer what is wanted.
     pub(super) fn agreed_direction(&self) -> Direction {
         Direction::of(self.send.is_some(), self.receive.is_some())

@@ -4,13 +4,13 @@
 //! was. M-lines are never removed: a stopped one keeps its place with port 0 until another takes it over.
 //! The one exception is an offer the client never saw: its lines go if the client's own offer lacks them.
 
-use super::codec::CodecKey;
+use super::codec::{Codec, CodecKey};
 use super::error::{Place, SdpError};
-use super::line::{Line, LineState, SessionNumbers};
+use super::line::{Line, LineState, Sending, SessionNumbers};
 use super::{
     DtlsRole, Intent, Kind, LINES_MAX, LineKind, LocalTransport, Remote, RemoteLine, Send, Setup, write,
 };
-use crate::id::Mid;
+use crate::id::{MediaKind, Mid};
 use crate::rtp::extension::ExtensionMap;
 
 /// Offer/answer state of one session.
@@ -145,6 +145,14 @@ impl Negotiation {
         if let Some(line) = self.lines.iter_mut().find(|line| line.mid == mid && is_open(line)) {
             line.end();
         }
+    }
+
+    /// Puts another source of the same kind in the place of the one that a line sends, under the numbers that
+    /// were agreed on for it. `codecs` are the new publisher's. `None`, and nothing changes, if the line sends
+    /// nothing or can carry none of them.
+    pub fn redirect(&mut self, mid: Mid, kind: MediaKind, codecs: &[Codec]) -> Option<Sending> {
+        let line = self.lines.iter_mut().find(|line| line.mid == mid && is_open(line))?;
+        line.redirect(kind, codecs)
     }
 
     /// The line of this mid, an open one before a closed one.

@@ -4,8 +4,10 @@
 //! by [`Event::Done`] once the data plane has it, which is what lets the API say 200 and mean it.
 
 use crate::forward::rewrite::SendCodec;
+use crate::forward::select::Selection;
 use crate::id::{LegId, MediaKind, Mid, Rid, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
+use crate::rtp::codec::VideoCodec;
 use crate::rtp::extension::ExtensionMap;
 use crate::rtp::srtp::{Opener, Sealer};
 use crate::stats::ShardSnapshot;
@@ -60,6 +62,21 @@ pub enum Command {
         leg: Box<LegConfig>,
         ack: Ack,
     },
+    /// The session wants other encodings of a track it gets.
+    Select {
+        leg: LegId,
+        track: TrackKey,
+        selection: Selection,
+        ack: Ack,
+    },
+    /// A leg that is there, of track `from`, goes on with another track under the same SSRC. Legal after an
+    /// `AddTrack` of the other one.
+    Redirect {
+        slot: SessionSlot,
+        from: TrackKey,
+        leg: Box<LegConfig>,
+        ack: Ack,
+    },
     Unsubscribe {
         slot: SessionSlot,
         leg: LegId,
@@ -93,8 +110,10 @@ pub struct TrackConfig {
     pub kind: MediaKind,
     /// The shard its publisher's packets arrive at.
     pub publisher: ShardId,
-    /// One per simulcast rid, one for a plain track.
+    /// One per simulcast rid, the best first; one for a plain track.
     pub encodings: u8,
+    /// The publisher's payload types whose payload we can read.
+    pub codecs: Vec<(u8, VideoCodec)>,
     /// The ids of the publisher's session, in which packets are stored.
     pub extensions: ExtensionMap,
 }
@@ -106,6 +125,7 @@ pub struct PublicationConfig {
     pub kind: MediaKind,
     pub mid: Mid,
     pub codecs: Vec<ReceiveCodec>,
+    /// The best first.
     pub encodings: Vec<EncodingConfig>,
     pub extensions: ExtensionMap,
     /// Send transport-wide feedback for what carries its sequence number.
@@ -148,4 +168,5 @@ pub struct LegConfig {
     pub codecs: Vec<SendCodec>,
     /// The ids of the subscriber's session that its m-line negotiated.
     pub extensions: ExtensionMap,
+    pub selection: Selection,
 }

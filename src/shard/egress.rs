@@ -5,16 +5,21 @@
 //! transmit memory and is sealed there.
 
 use crate::drop_reason::{DropCounts, DropReason};
+use crate::forward::keyframe;
 use crate::forward::leg::Leg;
 use crate::forward::rewrite::Shape;
+use crate::forward::select::timestamp_shift;
 use crate::forward::track_ring::{Packet, TrackRing};
+use crate::id::TrackKey;
 use crate::io::{Io, Path};
-use crate::rtp::extension::ExtensionMap;
+use crate::rtp::codec::{VideoCodec, vp8};
 use crate::rtp::srtp::Sealer;
 use crate::rtp::template::{self, HeaderTemplate};
+use crate::shard::command::TrackConfig;
 use crate::shard::session::{Outlet, Sessions};
-use crate::shard::track::Track;
+use crate::shard::track::{EncodingRing, Track};
 use crate::shard::{Core, Retransmit, punt};
+use crate::time::Time;
 
 impl Core {
     /// Sends what control answered to STUN and DTLS.
@@ -36,16 +41,36 @@ impl Core {
     }
 
     /// Sends every fresh packet to every leg of its track.
-    pub(super) fn forward(&mut self, io: &mut impl Io) -> usize {
+    pub(super) fn forward(&mut self, io: &mut impl Io, now: Time) -> usize {
         let mut sent = 0;
         while let Some(key) = self.dirty.pop() {
             let Some(track) = self.tracks.get_mut(key) else { continue };
             track.dirty = false;
+            track.steer(now);
             sent +=
                 forward_track(track, &mut self.sessions, &mut self.templates, io, &mut self.counters.drops);
+            self.note_awaited(key, now);
         }
+        self.ask_for_key_frames();
         self.counters.rtp_packets_sent += sent as u64;
         sent
+    }
+
+    /// Notes the encodings that legs of the track wait for a key frame of, once per interval.
+    fn note_awaited(&mut self, key: TrackKey, now: Time) {
+        let Some(track) = self.tracks.get_mut(key).filter(|track| track.awaited != 0) else { return };
+        for (number, encoding) in (0..).zip(&mut track.encodings) {
+            if track.awaited & 1 << number != 0 && encoding.ask_due <= now {
+                encoding.ask_due = now.plus_ms(keyframe::INTERVAL_MS);
+                self.asks.push((key, number as u8));
+            }
+        }
+    }
+
+    fn ask_for_key_frames(&mut self) {
+        while let Some((track, encoding)) = self.asks.pop() {
+            self.request_key_frame(track, encoding);
+        }
     }
 
     /// Answers the NACKs of this turn from the rings.
@@ -68,22 +93,47 @@ impl Core {
         let leg = track.legs.get_mut(at).ok_or(DropReason::TrackGone)?;
         let rtx_ssrc = leg.rtx_ssrc.ok_or(DropReason::NackWithoutRtx)?;
         let index = leg.track_index(wanted.sequence).ok_or(DropReason::NackTooLate)?;
-        let encoding = track.encodings.get(usize::from(leg.encoding)).ok_or(DropReason::TrackGone)?;
+        let encoding = track.encodings.get(usize::from(leg.encoding())).ok_or(DropReason::TrackGone)?;
         let (packet, stored) = encoding.ring.get(index).ok_or(DropReason::NackTooLate)?;
         let shape = track.shapes.get(usize::from(leg.shape)).ok_or(DropReason::TrackGone)?;
         let header = shape.rtx_header(&packet, stored, &track.config.extensions);
         let header = header.ok_or(DropReason::NackWithoutRtx)?;
-        let payload = stored.get(usize::from(packet.header_len)..).unwrap_or(&[]);
+        let payload = payload_of(&packet, stored);
         let outlet = self.sessions.outlet_mut(wanted.session).ok_or(DropReason::SubscriberNotReady)?;
         let (path, sealer) = outlet.ready()?;
-        let out = Outgoing { ssrc: rtx_ssrc, index: leg.next_rtx(), timestamp: packet.timestamp };
+        let timestamp = packet.timestamp.wrapping_add(leg.timestamp_offset());
+        let picture = Glance::of(&track.config, &packet, payload).picture;
+        let out = Outgoing { ssrc: rtx_ssrc, index: leg.next_rtx(), timestamp };
         let original = wanted.sequence.to_be_bytes();
-        send(&out, header.as_bytes(), [&original, payload], &path, sealer, io)
+        send(&out, header.as_bytes(), [&original, payload], (leg, picture), &path, sealer, io)
     }
 }
 
-/// Header templates of the packets and shapes of one track's turn, kept between turns for their memory.
-pub(super) type Templates = Vec<Option<HeaderTemplate>>;
+/// What is worked out once for the packets of one encoding's turn, kept between turns for its memory.
+#[derive(Default)]
+pub(super) struct Templates {
+    /// By shape, then by packet; `None` where the shape does not take the codec.
+    headers: Vec<Option<HeaderTemplate>>,
+    /// By packet.
+    glances: Vec<Glance>,
+}
+
+/// What a packet's payload tells a forwarder.
+struct Glance {
+    /// A decoder can begin here.
+    is_beginning: bool,
+    picture: Option<vp8::Descriptor>,
+}
+
+impl Glance {
+    /// Of audio, and of video that we cannot read, every packet is a beginning.
+    fn of(track: &TrackConfig, packet: &Packet, payload: &[u8]) -> Self {
+        let codec = track.codecs.iter().find(|(number, _)| *number == packet.payload_type);
+        let Some(&(_, codec)) = codec else { return Self { is_beginning: true, picture: None } };
+        let picture = if codec == VideoCodec::Vp8 { vp8::Descriptor::parse(payload) } else { None };
+        Self { is_beginning: codec.starts_key_frame(payload), picture }
+    }
+}
 
 /// One track's fresh packets to all its legs. Returns how many packets left.
 fn forward_track(
@@ -94,45 +144,60 @@ fn forward_track(
     drops: &mut DropCounts,
 ) -> usize {
     let mut sent = 0;
-    let Track { config, encodings, legs, shapes, .. } = track;
-    for (number, encoding) in encodings.iter_mut().enumerate() {
-        if encoding.fresh.is_empty() {
-            continue;
-        }
-        let batch = Batch::new(&encoding.ring, &encoding.fresh, shapes, &config.extensions, templates);
-        for leg in legs.iter_mut().filter(|leg| usize::from(leg.encoding) == number) {
+    track.awaited = 0;
+    let Track { config, encodings, legs, shapes, awaited, .. } = track;
+    for number in 0..config.encodings {
+        let Some(batch) = Batch::new(number, encodings, shapes, config, templates) else { continue };
+        for leg in legs.iter_mut().filter(|leg| leg.heeds(number)) {
             let Some(outlet) = sessions.outlet_mut(leg.session) else { continue };
             sent += batch.send_to(leg, outlet, io, drops);
+            // Who is not connected could not use a key frame.
+            if leg.awaited() == Some(number) && outlet.ready().is_ok() {
+                *awaited |= 1 << number;
+            }
         }
-        encoding.fresh.clear();
     }
+    encodings.iter_mut().for_each(|encoding| encoding.fresh.clear());
     sent
 }
 
 /// The fresh packets of one encoding, with a header built for each shape.
 struct Batch<'a> {
+    number: u8,
     ring: &'a TrackRing,
     fresh: &'a [u64],
-    /// By shape, then by packet; `None` where the shape does not take the codec.
-    templates: &'a [Option<HeaderTemplate>],
+    /// All of the track: a leg that comes from another needs the clocks of both.
+    encodings: &'a [EncodingRing],
+    shapes: &'a [Shape],
+    templates: &'a Templates,
 }
 
 impl<'a> Batch<'a> {
+    /// `None` if there are no fresh packets.
     fn new(
-        ring: &'a TrackRing,
-        fresh: &'a [u64],
-        shapes: &[Shape],
-        publisher: &ExtensionMap,
+        number: u8,
+        encodings: &'a [EncodingRing],
+        shapes: &'a [Shape],
+        track: &TrackConfig,
         templates: &'a mut Templates,
-    ) -> Self {
-        templates.clear();
+    ) -> Option<Self> {
+        let EncodingRing { ring, fresh, .. } = encodings.get(usize::from(number))?;
+        if fresh.is_empty() {
+            return None;
+        }
+        templates.headers.clear();
         for shape in shapes {
-            templates.extend(fresh.iter().map(|&index| {
+            templates.headers.extend(fresh.iter().map(|&index| {
                 let (packet, stored) = ring.get(index).filter(|_| shape.legs > 0)?;
-                shape.header(&packet, stored, publisher)
+                shape.header(&packet, stored, &track.extensions)
             }));
         }
-        Self { ring, fresh, templates }
+        templates.glances.clear();
+        templates.glances.extend(fresh.iter().map(|&index| match ring.get(index) {
+            Some((packet, stored)) => Glance::of(track, &packet, payload_of(&packet, stored)),
+            None => Glance { is_beginning: false, picture: None },
+        }));
+        Some(Self { number, ring, fresh, encodings, shapes, templates })
     }
 
     /// Everything for one subscriber, back to back.
@@ -145,35 +210,57 @@ impl<'a> Batch<'a> {
             }
         };
         let first = usize::from(leg.shape) * self.fresh.len();
-        let templates = self.templates.get(first..first + self.fresh.len()).unwrap_or(&[]);
+        let headers = self.templates.headers.get(first..first + self.fresh.len()).unwrap_or(&[]);
         let mut sent = 0;
-        for (&index, template) in self.fresh.iter().zip(templates) {
+        for ((&index, header), glance) in self.fresh.iter().zip(headers).zip(&self.templates.glances) {
             let Some((packet, stored)) = self.ring.get(index) else { continue };
-            match forward_one(leg, &packet, stored, template.as_ref(), &path, sealer, io) {
+            match self.forward_one(leg, (&packet, stored), (header.as_ref(), glance), &path, sealer, io) {
                 Ok(()) => sent += 1,
                 Err(reason) => drops.count(reason),
             }
         }
         sent
     }
+
+    fn forward_one(
+        &self,
+        leg: &mut Leg,
+        (packet, stored): (&Packet, &[u8]),
+        (header, glance): (Option<&HeaderTemplate>, &Glance),
+        path: &Path,
+        sealer: &Sealer,
+        io: &mut impl Io,
+    ) -> Result<(), DropReason> {
+        let header = header.ok_or(DropReason::CodecNotNegotiated)?;
+        if leg.awaited() == Some(self.number) && glance.is_beginning {
+            self.let_in(leg, packet, glance);
+        }
+        if !leg.receives(self.number) {
+            return Err(DropReason::BeforeJoin);
+        }
+        let index = leg.outgoing(packet.index).ok_or(DropReason::BeforeJoin)?;
+        if let Some(picture) = &glance.picture {
+            leg.pictures.note(picture);
+        }
+        let out = Outgoing { ssrc: leg.ssrc, index, timestamp: leg.timestamp(packet) };
+        let payload = payload_of(packet, stored);
+        send(&out, header.as_bytes(), [&[], payload], (leg, glance.picture), path, sealer, io)?;
+        leg.count_sent(payload.len());
+        Ok(())
+    }
+
+    /// The leg goes over to this encoding with this packet.
+    fn let_in(&self, leg: &mut Leg, packet: &Packet, glance: &Glance) {
+        let clock_rate = self.shapes.get(usize::from(leg.shape)).map_or(90_000, Shape::clock_rate);
+        let clock = |number: u8| self.encodings.get(usize::from(number))?.clock;
+        let clocks = leg.previous().and_then(clock).zip(clock(self.number));
+        let shift = clocks.map(|(from, to)| timestamp_shift(&from, &to, clock_rate));
+        leg.enter(self.number, packet, glance.picture.as_ref(), shift, clock_rate);
+    }
 }
 
-fn forward_one(
-    leg: &mut Leg,
-    packet: &Packet,
-    stored: &[u8],
-    template: Option<&HeaderTemplate>,
-    path: &Path,
-    sealer: &Sealer,
-    io: &mut impl Io,
-) -> Result<(), DropReason> {
-    let header = template.ok_or(DropReason::CodecNotNegotiated)?;
-    let index = leg.outgoing(packet.index).ok_or(DropReason::BeforeJoin)?;
-    let payload = stored.get(usize::from(packet.header_len)..).unwrap_or(&[]);
-    let out = Outgoing { ssrc: leg.ssrc, index, timestamp: packet.timestamp };
-    send(&out, header.as_bytes(), [&[], payload], path, sealer, io)?;
-    leg.count_sent(payload.len());
-    Ok(())
+fn payload_of<'a>(packet: &Packet, stored: &'a [u8]) -> &'a [u8] {
+    stored.get(usize::from(packet.header_len)..).unwrap_or(&[])
 }
 
 /// What of a header is a subscriber's own.
@@ -185,11 +272,12 @@ struct Outgoing {
 }
 
 /// Writes a packet into transmit memory, seals it there, lets it go. `payload` comes in two parts because a
-/// retransmission's begins with the original sequence number.
+/// retransmission's begins with the original sequence number; the second holds the picture's counters.
 fn send(
     out: &Outgoing,
     header: &[u8],
     payload: [&[u8]; 2],
+    (leg, picture): (&Leg, Option<vp8::Descriptor>),
     path: &Path,
     sealer: &Sealer,
     io: &mut impl Io,
@@ -204,6 +292,9 @@ fn send(
     one.copy_from_slice(first);
     let (two, _tag) = rest.split_at_mut(second.len());
     two.copy_from_slice(second);
+    if let Some(picture) = picture {
+        leg.pictures.rewrite(&picture, two);
+    }
     sealer.protect_rtp(room, header.len(), out.index);
     io.commit(len);
     Ok(())

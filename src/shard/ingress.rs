@@ -268,9 +268,10 @@ impl Core {
         self.request_key_frame_for(track, id);
     }
 
-    /// Asks the publisher for a key frame of what this leg receives.
+    /// Asks the publisher for a key frame of what this leg receives, or waits for.
     pub(super) fn request_key_frame_for(&mut self, track: TrackKey, leg: LegId) {
-        let encoding = self.tracks.get_mut(track).and_then(|t| t.leg_mut(leg)).map(|leg| leg.encoding);
+        let leg = self.tracks.get_mut(track).and_then(|t| t.leg_mut(leg));
+        let encoding = leg.map(|leg| leg.awaited().unwrap_or(leg.encoding()));
         if let Some(encoding) = encoding {
             self.request_key_frame(track, encoding);
         }

@@ -93,6 +93,8 @@ struct Core {
     /// Scratch memory that keeps its capacity between turns.
     templates: Templates,
     nacks: Vec<u16>,
+    /// Key frames that legs wait for: whose, and of which encoding.
+    asks: Vec<(TrackKey, u8)>,
     table: table::Reader,
     /// By shard; `None` at our own place.
     neighbours: Vec<Option<Neighbour>>,
@@ -134,8 +136,9 @@ impl<I: Io> Shard<I> {
             tracks: Tracks::default(),
             dirty: Vec::with_capacity(1_024),
             retransmits: Vec::with_capacity(RETRANSMITS_PER_TURN_MAX),
-            templates: Templates::new(),
+            templates: Templates::default(),
             nacks: Vec::with_capacity(1_024),
+            asks: Vec::with_capacity(64),
             table,
             neighbours,
             control,
@@ -176,7 +179,7 @@ impl<I: Io> Shard<I> {
         work += io.recv(|datagram| core.datagram(&datagram, now));
         work += core.send_replies(io);
         work += core.run_timers(io, now);
-        work += core.forward(io);
+        work += core.forward(io, now);
         work += core.retransmit(io);
         io.flush();
         core.snapshot(io.counters(), now);

@@ -133,10 +133,11 @@ fn write_reports(session: &mut Session, tracks: &Tracks, out: &mut Outbox<'_, im
 fn write_sender_report(leg: &mut LegRef, tracks: &Tracks, out: &mut Outbox<'_, impl Io>, now: Time) -> bool {
     let Some(track) = tracks.get(leg.track) else { return true };
     let Some(sent) = track.leg(leg.id) else { return true };
-    let clock = track.encodings.get(usize::from(sent.encoding)).and_then(|e| e.clock);
+    let clock = track.encodings.get(usize::from(sent.encoding())).and_then(|e| e.clock);
     let Some(clock) = clock else { return false };
     let rate = track.shapes.get(usize::from(sent.shape)).map_or(90_000, |shape| shape.clock_rate());
     let (ntp, rtp) = advance(&clock, rate, now);
+    let rtp = rtp.wrapping_add(sent.timestamp_offset());
     if out.write(|w| w.sender_report(leg.ssrc, ntp, rtp, sent.packets, sent.octets, &[])) {
         leg.last_report = Some((ntp_mid32(ntp), now));
     }

@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use crate::forward::leg::Leg;
 use crate::forward::receive::SenderClock;
 use crate::forward::rewrite::Shape;
+use crate::forward::select::{Flowing, Selection};
 use crate::forward::track_ring::TrackRing;
 use crate::id::{LegId, SessionSlot, TrackKey};
 use crate::shard::command::{LegConfig, TrackConfig};
+use crate::time::Time;
 
 /// Packets that one encoding can bring in one turn before the turn ends early; a turn reads at most a few
 /// hundred datagrams, so this only bounds the memory.
@@ -23,6 +25,8 @@ pub struct EncodingRing {
     pub fresh: Vec<u64>,
     /// The publisher's clocks at its last sender report, in the ring's timestamps.
     pub clock: Option<SenderClock>,
+    /// When legs that wait for a key frame of it may ask again.
+    pub ask_due: Time,
 }
 
 /// A track that this shard publishes, subscribes to, or both.
@@ -38,6 +42,10 @@ pub struct Track {
     pub publisher: Option<SessionSlot>,
     /// Whether the track is in the shard's list of tracks with fresh packets.
     pub dirty: bool,
+    /// The encodings, as bits, that legs waited for in the last turn although packets of them came.
+    pub awaited: u32,
+    /// The encodings of a simulcast that its legs were last steered by.
+    flowing: Flowing,
 }
 
 impl Track {
@@ -46,29 +54,90 @@ impl Track {
             ring: TrackRing::new(config.kind),
             fresh: Vec::with_capacity(FRESH_MAX),
             clock: None,
+            ask_due: Time(0),
         };
         let encodings = (0..config.encodings).map(encoding).collect();
-        let (legs, places, shapes) = (Vec::new(), HashMap::new(), Vec::new());
-        Self { config, encodings, legs, places, shapes, publisher: None, dirty: false }
+        Self {
+            config,
+            encodings,
+            legs: Vec::new(),
+            places: HashMap::new(),
+            shapes: Vec::new(),
+            publisher: None,
+            dirty: false,
+            awaited: 0,
+            flowing: Flowing::default(),
+        }
     }
 
-    /// Adds a subscriber; it gets the best encoding that has packets.
-    pub fn add_leg(&mut self, session: SessionSlot, config: &LegConfig) {
+    /// Adds a subscriber. Of a simulcast it gets nothing before the first key frame; a plain track's packets
+    /// are forwarded from the next one on, as not every decoder needs a key frame to begin.
+    pub fn add_leg(&mut self, session: SessionSlot, config: &LegConfig, now: Time) {
         let ssrcs = (config.ssrc, config.rtx_ssrc);
         let mut leg = Leg::new(session, config.id, ssrcs, config.first_sequence, config.first_rtx_sequence);
+        leg.selection = config.selection;
+        if self.is_simulcast() {
+            leg.pause();
+        }
+        self.take_in(leg, config, now);
+    }
+
+    /// Adds a subscriber that was one of another track, and goes on as if that were this one.
+    pub fn adopt_leg(&mut self, mut leg: Leg, config: &LegConfig, now: Time) {
+        leg.move_to_another_track(config.selection);
+        self.take_in(leg, config, now);
+    }
+
+    fn take_in(&mut self, mut leg: Leg, config: &LegConfig, now: Time) {
         leg.shape = self.shape(Shape::new(config.codecs.clone(), config.extensions, Some(config.mid)));
-        leg.encoding = self.best_encoding();
+        if self.is_simulcast() {
+            leg.steer(self.flowing_at(now));
+        }
         self.places.insert(config.id, self.legs.len());
         self.legs.push(leg);
     }
 
-    pub fn remove_leg(&mut self, id: LegId) {
-        let Some(at) = self.places.remove(&id) else { return };
+    pub fn remove_leg(&mut self, id: LegId) -> Option<Leg> {
+        let at = self.places.remove(&id)?;
         let leg = self.legs.swap_remove(at);
         if let Some(moved) = self.legs.get(at) {
             self.places.insert(moved.id, at);
         }
         self.release_shape(leg.shape);
+        Some(leg)
+    }
+
+    /// Gives a subscriber of a simulcast another selection.
+    pub fn select(&mut self, id: LegId, selection: Selection, now: Time) {
+        if !self.is_simulcast() {
+            return;
+        }
+        let flowing = self.flowing_at(now);
+        if let Some(leg) = self.leg_mut(id) {
+            leg.selection = selection;
+            leg.steer(flowing);
+        }
+    }
+
+    /// Steers all subscribers if other encodings flow than before.
+    pub fn steer(&mut self, now: Time) {
+        if !self.is_simulcast() {
+            return;
+        }
+        let flowing = self.flowing_at(now);
+        if flowing != self.flowing {
+            self.flowing = flowing;
+            self.legs.iter_mut().for_each(|leg| leg.steer(flowing));
+        }
+    }
+
+    fn is_simulcast(&self) -> bool {
+        self.encodings.len() > 1
+    }
+
+    fn flowing_at(&self, now: Time) -> Flowing {
+        let newest = |e: &EncodingRing| Some(e.ring.get(e.ring.highest()?)?.0.arrived);
+        Flowing::at(now, self.encodings.iter().map(newest))
     }
 
     /// Notes a packet for this turn's egress. Returns whether the track has just become dirty.
@@ -107,12 +176,6 @@ impl Track {
             leg.shape = without;
         }
         self.release_shape(before);
-    }
-
-    /// Encodings are in the publisher's order of preference: the first that has packets is the best.
-    fn best_encoding(&self) -> u8 {
-        let flowing = |e: &EncodingRing| e.ring.highest().is_some();
-        self.encodings.iter().position(flowing).unwrap_or(0) as u8
     }
 
     /// The number of this shape, shared by the legs that have the same.
@@ -185,6 +248,7 @@ mod tests {
             kind: MediaKind::Audio,
             publisher: ShardId(0),
             encodings: 1,
+            codecs: Vec::new(),
             extensions: ExtensionMap::default(),
         })
     }
@@ -200,13 +264,14 @@ mod tests {
             mid: Mid::from_bytes(b"0").unwrap(),
             codecs: Vec::new(),
             extensions: ExtensionMap::default(),
+            selection: Selection::default(),
         }
     }
 
     #[test]
     fn a_leg_is_found_wherever_removals_have_moved_it() {
         let mut track = track();
-        (0..6).for_each(|id| track.add_leg(SessionSlot(id), &leg(id)));
+        (0..6).for_each(|id| track.add_leg(SessionSlot(id), &leg(id), Time(0)));
         for removed in [0, 5, 2, 2] {
             track.remove_leg(LegId(removed));
         }

@@ -71,6 +71,16 @@ impl Core {
                 self.subscribe(slot, &leg, now);
                 Some(ack)
             }
+            Command::Select { leg, track, selection, ack } => {
+                if let Some(track) = self.tracks.get_mut(track) {
+                    track.select(leg, selection, now);
+                }
+                Some(ack)
+            }
+            Command::Redirect { slot, from, leg, ack } => {
+                self.redirect(slot, from, &leg, now);
+                Some(ack)
+            }
             Command::Unsubscribe { slot, leg, track, ack } => {
                 if let Some(track) = self.tracks.get_mut(track) {
                     track.remove_leg(leg);
@@ -139,12 +149,30 @@ impl Core {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let Some(track) = self.tracks.get_mut(config.track) else { return };
         session.legs.push(LegRef::new(config.track, config.id, config.ssrc, track.config.kind));
-        track.add_leg(slot, config);
+        track.add_leg(slot, config, now);
         session.report_due = now;
         self.timers.hasten(slot, &mut session.timer, now);
         if session.opener.is_some() {
             self.request_key_frame_for(config.track, config.id);
         }
+    }
+
+    /// Moves a leg to another track, unless either is gone.
+    fn redirect(&mut self, slot: SessionSlot, from: TrackKey, config: &LegConfig, now: Time) {
+        if self.tracks.get(config.track).is_none() {
+            return;
+        }
+        let Some(leg) = self.tracks.get_mut(from).and_then(|track| track.remove_leg(config.id)) else {
+            return;
+        };
+        if let Some(track) = self.tracks.get_mut(config.track) {
+            track.adopt_leg(leg, config, now);
+        }
+        let session = self.sessions.get_mut(slot);
+        if let Some(known) = session.and_then(|s| s.legs.iter_mut().find(|known| known.id == config.id)) {
+            known.track = config.track;
+        }
+        self.request_key_frame_for(config.track, config.id);
     }
 
     /// Forgets a track, its rings and its legs.

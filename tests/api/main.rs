@@ -16,3 +16,4 @@ mod push;
 mod server;
 mod sessions;
 mod stop;
+mod update;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use fanline::io::sim::SimSocket;
 use fanline::time::{Clock, Time};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
-use str0m::media::{Direction, MediaKind, Mid};
+use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::rtcp::Rtcp;
 use str0m::rtp::{RawPacket, RtpWrite};
@@ -76,6 +76,16 @@ impl Client {
         (mids, offer.to_sdp_string(), pending)
     }
 
+    /// An offer to send one m-line of video in several encodings.
+    pub fn offer_simulcast(&mut self, rids: &[&str]) -> (Mid, String, SdpPendingOffer) {
+        let mut simulcast = Simulcast::new();
+        rids.iter().for_each(|rid| simulcast.add_send_layer(SimulcastLayer::new(rid)));
+        let mut api = self.rtc.sdp_api();
+        let mid = api.add_media(MediaKind::Video, Direction::SendOnly, None, None, Some(simulcast));
+        let (offer, pending) = api.apply().expect("there is something to offer");
+        (mid, offer.to_sdp_string(), pending)
+    }
+
     pub fn accept_answer(&mut self, pending: SdpPendingOffer, answer: &str) {
         let answer = SdpAnswer::from_sdp_string(answer).expect("str0m reads our answer");
         self.rtc.sdp_api().accept_answer(pending, answer).expect("str0m accepts our answer");
@@ -112,6 +122,12 @@ impl Client {
         let media = self.rtc.media(mid).expect("the answer has been accepted");
         let pt = *media.remote_pts().first().expect("the server takes the codec");
         self.sources.push(Source::new(name, mid, pt, shape));
+    }
+
+    /// Begins to send an encoding of what was offered; its source has the name of its rid.
+    pub fn start_encoding(&mut self, rid: &str, mid: Mid, shape: Shape) {
+        self.start(rid, mid, shape);
+        self.source(rid).rid = Some(Rid::from(rid));
     }
 
     pub fn source(&mut self, name: &str) -> &mut Source {
@@ -171,7 +187,9 @@ impl Client {
                     .marker(packet.ends_frame)
                     .nackable(source.shape.kind == MediaKind::Video);
                 let mut api = self.rtc.direct_api();
-                api.stream_tx_by_mid(source.mid, None).expect("a published m-line sends").write_rtp(write);
+                api.stream_tx_by_mid(source.mid, source.rid)
+                    .expect("a published m-line sends")
+                    .write_rtp(write);
             }
         }
         spoke
@@ -210,7 +228,8 @@ impl Client {
                 sink.hear(&packet.payload, *packet.seq_no, packet.header.timestamp, now);
             }
             Event::KeyframeRequest(request) => {
-                let asked = self.sources.iter_mut().find(|source| source.mid == request.mid);
+                let is_asked = |source: &&mut Source| (source.mid, source.rid) == (request.mid, request.rid);
+                let asked = self.sources.iter_mut().find(is_asked);
                 asked.into_iter().for_each(|source| source.ask_for_key_frame(now));
             }
             Event::SenderFeedback(feedback) => {

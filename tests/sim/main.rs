@@ -20,5 +20,6 @@ mod media;
 mod meeting;
 mod moving;
 mod numbering;
+mod simulcast;
 mod time;
 mod world;

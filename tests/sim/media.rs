@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use fanline::time::Time;
-use str0m::media::{MediaKind, Mid, Pt};
+use str0m::media::{MediaKind, Mid, Pt, Rid};
 
 /// Bytes of a note before its filler.
 const HEAD_BYTES: usize = 2 + 8 + 8 + 4 + 4;
@@ -110,6 +110,8 @@ pub const CAMERA: Shape = Shape {
 pub struct Source {
     pub name: String,
     pub mid: Mid,
+    /// Of one encoding of a simulcast.
+    pub rid: Option<Rid>,
     pub pt: Pt,
     pub shape: Shape,
     /// When it began to talk.
@@ -137,6 +139,7 @@ impl Source {
         Self {
             name: name.to_owned(),
             mid,
+            rid: None,
             pt,
             shape,
             began: None,
@@ -192,6 +195,9 @@ pub struct Arrival {
     pub at: Time,
     /// Extended by the receiver.
     pub sequence: u64,
+    pub timestamp: u32,
+    /// Of the payload: tells the encodings of a simulcast apart.
+    pub bytes: usize,
 }
 
 /// A sender report as it came.
@@ -227,7 +233,7 @@ impl Sink {
         let as_before = *self.sequence_shift.get_or_insert(sequence_shift) == sequence_shift
             && *self.timestamp_shift.get_or_insert(timestamp_shift) == timestamp_shift;
         self.misnumbered += u64::from(!as_before);
-        self.arrivals.push(Arrival { note, at, sequence });
+        self.arrivals.push(Arrival { note, at, sequence, timestamp, bytes: payload.len() });
     }
 
     pub fn heard(&self) -> usize {

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use fanline::control::request::{
     AppId, Census, CloseTrackObject, CloseTracksRequest, ControlHandle, Location, NewSession,
-    RenegotiateRequest, RequestError, SdpType, SessionDescription, SessionState, TrackObject, TrackResult,
-    TracksRequest, TracksResponse,
+    RenegotiateRequest, RequestError, SdpType, SessionDescription, SessionState, Simulcast, TrackObject,
+    TrackResult, TracksRequest, TracksResponse, UpdateTracksRequest,
 };
 use fanline::control::transport::Identity;
 use fanline::control::{Control, Settings};
@@ -236,6 +236,7 @@ impl World {
             track_name: Some((*name).to_owned()),
             session_id: None,
             kind: None,
+            simulcast: None,
         });
         let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
         let body = TracksRequest {
@@ -252,6 +253,60 @@ impl World {
             client.start(name, *mid, *shape);
         }
         mids
+    }
+
+    /// Publishes one video track in these encodings, and waits until all are talking. Each has a source with
+    /// the name of its rid.
+    pub fn publish_simulcast(&mut self, who: Who, name: &str, encodings: &[(&str, Shape)]) {
+        let rids: Vec<_> = encodings.iter().map(|(rid, _)| *rid).collect();
+        let (mid, offer, pending) = self.client(who).offer_simulcast(&rids);
+        let track = TrackObject {
+            location: Location::Local,
+            mid: Some(mid.to_string()),
+            track_name: Some(name.to_owned()),
+            session_id: None,
+            kind: None,
+            simulcast: None,
+        };
+        let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
+        let body = TracksRequest {
+            session_description: Some(description),
+            tracks: vec![track],
+            auto_discover: false,
+        };
+        let response = self.tracks(who, body).unwrap();
+        assert_sound(&response.tracks);
+        let answer = response.session_description.expect("a push is answered").sdp;
+        let client = self.client(who);
+        client.accept_answer(pending, &answer);
+        for (rid, shape) in encodings {
+            client.start_encoding(rid, mid, *shape);
+        }
+        self.until(5_000, "the publisher talks in all encodings", |world| {
+            world.client(who).sources.iter().all(|source| source.said > 0)
+        });
+    }
+
+    /// `tracks/update` of what `who` pulls on `mid`, or of the track by its name.
+    pub fn update(
+        &mut self,
+        who: Who,
+        mid: Option<Mid>,
+        (publisher, name): (Who, &str),
+        simulcast: Option<Simulcast>,
+    ) -> TrackResult {
+        let track = TrackObject {
+            location: Location::Remote,
+            mid: mid.map(|mid| mid.to_string()),
+            track_name: Some(name.to_owned()),
+            session_id: Some(self.clients[publisher.0].session.clone()),
+            kind: None,
+            simulcast,
+        };
+        let (handle, session) = (self.handle.clone(), self.session(who));
+        let body = UpdateTracksRequest { tracks: vec![track] };
+        let response = self.drive(handle.update_tracks(app(), session, body)).unwrap();
+        response.tracks.into_iter().next().expect("an item is answered by one")
     }
 
     /// Pulls tracks of others and waits until the client is connected. Returns the mids they come in on.
@@ -273,6 +328,7 @@ impl World {
             track_name: Some((*name).to_owned()),
             session_id: Some(self.clients[publisher.0].session.clone()),
             kind: None,
+            simulcast: None,
         });
         let body = TracksRequest { tracks: remote.collect(), ..TracksRequest::default() };
         self.tracks(who, body)

@@ -10,10 +10,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fanline::forward::rewrite::SendCodec;
+use fanline::forward::select::Selection;
 use fanline::id::{LegId, MediaKind, Mid, SessionSlot, ShardId, TrackKey};
 use fanline::io::batch::{Batch, SEGMENTS_MAX};
 use fanline::io::{Bell, Datagram, Io, IoCounters, Path};
 use fanline::ring::{Consumer, Producer, ring};
+use fanline::rtp::codec::VideoCodec;
 use fanline::rtp::extension::{Extension, ExtensionMap};
 use fanline::rtp::srtp::{DtlsRole, KeyingMaterial, Opener, Profile, Sealer};
 use fanline::rtp::template::{HeaderTemplate, patch};
@@ -260,6 +262,11 @@ impl<I: Io> Rig<I> {
             kind: media.kind,
             publisher: peer.shard,
             encodings: 1,
+            codecs: if media.kind == MediaKind::Video {
+                vec![(media.payload_types.0, VideoCodec::Vp8)]
+            } else {
+                vec![]
+            },
             extensions: publisher_extensions(),
         };
         for shard in 0..self.shards.len() {
@@ -307,6 +314,7 @@ impl<I: Io> Rig<I> {
                 clock_rate: media.clock_rate,
             }],
             extensions: subscriber_extensions(),
+            selection: Selection::default(),
         };
         self.tell(peer.shard, Command::Subscribe { slot: peer.slot, leg: Box::new(leg), ack: 0 });
         if !self.subscribers.contains(peer.shard) {

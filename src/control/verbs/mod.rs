@@ -1,4 +1,5 @@
-//! What each verb of the API does: sessions here, tracks in [`push`], [`pull`] and [`close`].
+//! What each verb of the API does: sessions here, tracks in [`push`], [`pull`],
+//! [`update`] and [`close`].
 //!
 //! A verb checks before it changes: a refused request leaves its session as it was. Verbs of one session
 //! take turns; those of different sessions run side by side.
@@ -7,6 +8,7 @@ mod close;
 mod pull;
 mod push;
 mod sessions;
+mod update;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -47,6 +49,9 @@ impl Control {
             }
             Request::CloseTracks { app, session, body, reply } => {
                 drop(reply.send(self.close_tracks(app, session, body).await));
+            }
+            Request::UpdateTracks { app, session, body, reply } => {
+                drop(reply.send(self.update_tracks(app, session, body).await));
             }
             Request::Census { reply } => drop(reply.send(self.census())),
         }

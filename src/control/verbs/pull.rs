@@ -10,8 +10,8 @@ use rand::RngCore;
 use tokio::time::timeout;
 
 use crate::control::request::{
-    AppId, ErrorCode, RequestError, SdpType, SessionDescription, TrackObject, TrackResult, TracksRequest,
-    TracksResponse,
+    AppId, ErrorCode, RequestError, SdpType, SessionDescription, Simulcast, TrackObject, TrackResult,
+    TracksRequest, TracksResponse,
 };
 use crate::control::session::{LegState, Pulled, Session};
 use crate::control::tracks::Track;
@@ -44,7 +44,7 @@ impl Control {
     }
 
     /// The track an item names, once its packets flow. A publisher that is still connecting is waited for.
-    async fn find(&self, app: &AppId, item: &TrackObject) -> Result<TrackKey, RequestError> {
+    pub(super) async fn find(&self, app: &AppId, item: &TrackObject) -> Result<TrackKey, RequestError> {
         let fields = [("sessionId", &item.session_id), ("trackName", &item.track_name)];
         if let Some((field, _)) = fields.iter().find(|(_, value)| present(value).is_none()) {
             let text = format!("a remote track needs {field}: the publisher's sessionId and its trackName");
@@ -109,7 +109,7 @@ impl Control {
         let (sdp, mids) = session.negotiation.offer(sends, false)?;
         session.follow_bundle_tag();
         session.offered_at = Some(now);
-        state.note_pulled(id, &keys, &mids);
+        state.note_pulled(id, &keys, &mids, wishes(items, &found));
         let offer = SessionDescription { kind: SdpType::Offer, sdp };
         Ok(response(items, &found, &mids, Some(offer)))
     }
@@ -135,7 +135,7 @@ impl Control {
             let session = state.session_mut(app, id)?;
             let intents: Vec<_> = mids.iter().copied().zip(sends.into_iter().map(Intent::Send)).collect();
             let sdp = session.answer(offer, &intents)?;
-            state.note_pulled(id, &keys, &mids);
+            state.note_pulled(id, &keys, &mids, wishes(items, &found));
             state.poke(id, Clock::runtime_instant());
             (mids, sdp)
         };
@@ -192,10 +192,16 @@ impl State {
         (sends, keys)
     }
 
-    fn note_pulled(&mut self, id: SessionId, keys: &[TrackKey], mids: &[Mid]) {
+    fn note_pulled(
+        &mut self,
+        id: SessionId,
+        keys: &[TrackKey],
+        mids: &[Mid],
+        wishes: impl Iterator<Item = Simulcast>,
+    ) {
         let Self { tracks, sessions, .. } = self;
         let Some(session) = sessions.get_mut(&id) else { return };
-        for (&key, &mid) in keys.iter().zip(mids) {
+        for ((&key, &mid), simulcast) in keys.iter().zip(mids).zip(wishes) {
             let Some(track) = tracks.get(key) else { continue };
             let lines = &session.negotiation;
             session.pulled.retain(|known| {
@@ -207,6 +213,7 @@ impl State {
                 track: key,
                 session: track.session,
                 name: track.name.clone(),
+                simulcast,
                 leg: LegState::Offered,
             });
         }
@@ -247,8 +254,14 @@ fn assign(session: &Session, offer: &Remote, state: &State, found: &mut Found) -
     mids
 }
 
+/// Which encodings are wanted of each track that was found, in order.
+fn wishes(items: &[TrackObject], found: &Found) -> impl Iterator<Item = Simulcast> {
+    let found = items.iter().zip(found).filter(|(_, found)| found.is_ok());
+    found.map(|(item, _)| item.simulcast.clone().unwrap_or_default())
+}
+
 /// Some clients write an empty string for what they do not have; none can read one.
-fn present(field: &Option<String>) -> Option<String> {
+pub(super) fn present(field: &Option<String>) -> Option<String> {
     field.clone().filter(|text| !text.is_empty())
 }
 
