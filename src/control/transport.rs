@@ -266,7 +266,7 @@ impl Transport {
         }
     }
 
-    /// Opens our end of a channel that the peer opens on the same stream (RFC 8831 §6.5, without a handshake).
+    /// Opens our end of a channel that the peer opens on the same stream, without a handshake (RFC 8831 §6.5).
     pub fn open_channel(&mut self, stream: u16, label: String, delivery: Delivery) {
         let reliability = match delivery.persistence {
             Persistence::Reliable => Reliability::Reliable,
@@ -527,8 +527,8 @@ fn introduce(rtc: &mut Rtc, peer: &Peer, starting: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Starts SCTP. `start_sctp` of str0m knows no limit of the peer's and keeps to 64 KiB; a description tells it,
-/// so it is shown one of the peer as it is already known, with nothing but data channels.
+/// Starts SCTP. `start_sctp` of str0m knows no limit of the peer's and keeps to 64 KiB. A description would
+/// tell it, so it is shown one of the peer as it is already known, with nothing but data channels.
 fn begin_sctp(rtc: &mut Rtc, peer: &Peer, message_bytes_max: u32) {
     let Peer { credentials: Credentials { ufrag, password }, fingerprint, we_are_client } = peer;
     let fingerprint: Vec<_> = fingerprint.iter().map(|byte| format!("{byte:02X}")).collect();
