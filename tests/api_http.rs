@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use fanline::api::{ApiState, Apps, Limits, router, serve};
 use fanline::control::request::{
-    Census, ControlHandle, EndSessionResponse, ErrorCode, Location, NewSessionResponse, RenegotiateResponse,
-    Request, RequestError, SdpType, SessionDescription, SessionList, SessionState, Status, TrackResult,
-    TrackState, TracksResponse,
+    Census, ControlHandle, DataChannelsResponse, EndSessionResponse, ErrorCode, EstablishResponse,
+    EstablishedChannel, Location, NewSessionResponse, RenegotiateResponse, Request, RequestError, SdpType,
+    SessionDescription, SessionList, SessionState, Status, TrackResult, TrackState, TracksResponse,
 };
 use fanline::drop_reason::DropReason;
 use fanline::id::{SessionId, ShardId};
@@ -32,7 +32,7 @@ const LIVE: &str = "00000000000000000000000000000001";
 const HOLDING: &str = "00000000000000000000000000000002";
 
 /// Every code, its JSON name, and the status it must travel under.
-const CODES: [(ErrorCode, &str, u16); 13] = [
+const CODES: [(ErrorCode, &str, u16); 14] = [
     (ErrorCode::Unauthorized, "unauthorized", 401),
     (ErrorCode::NotFound, "not_found", 404),
     (ErrorCode::DecodingError, "decoding_error", 400),
@@ -44,6 +44,7 @@ const CODES: [(ErrorCode, &str, u16); 13] = [
     (ErrorCode::NotFoundTrackError, "not_found_track_error", 404),
     (ErrorCode::EmptyTrackError, "empty_track_error", 404),
     (ErrorCode::CloseTrackError, "close_track_error", 404),
+    (ErrorCode::RepeatedLocalTrackError, "repeated_local_track_error", 409),
     (ErrorCode::TemporarilyUnavailable, "temporarily_unavailable_error", 503),
     (ErrorCode::InternalError, "internal_error", 500),
 ];
@@ -110,6 +111,20 @@ async fn pretend_control(mut requests: mpsc::Receiver<Request>) {
                 });
                 let _ = reply.send(fate_of(session).map(|()| tracks_response(updated.collect())));
             }
+            Request::EstablishDataChannels { session, reply, .. } => {
+                let established = EstablishResponse {
+                    requires_immediate_renegotiation: false,
+                    data_channel: EstablishedChannel { data_channel_name: "server-events".into(), id: 0 },
+                    session_description: None,
+                };
+                let _ = reply.send(fate_of(session).map(|()| established));
+            }
+            Request::NewDataChannels { session, reply, .. }
+            | Request::UpdateDataChannels { session, reply, .. }
+            | Request::CloseDataChannels { session, reply, .. } => {
+                let none = DataChannelsResponse { data_channels: vec![] };
+                let _ = reply.send(fate_of(session).map(|()| none));
+            }
             Request::Census { reply } => {
                 let _ = reply.send(Census {
                     sessions: 3,
@@ -117,6 +132,7 @@ async fn pretend_control(mut requests: mpsc::Receiver<Request>) {
                     tracks: 5,
                     subscriptions: 7,
                     transport_media_dropped: 0,
+                    data_channels: 11,
                 });
             }
         }

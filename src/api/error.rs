@@ -82,6 +82,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
         | ErrorCode::CloseTrackError
         | ErrorCode::UpdateTrackError => StatusCode::NOT_FOUND,
         ErrorCode::InvalidParams | ErrorCode::InvalidSessionDescription => StatusCode::NOT_ACCEPTABLE,
+        ErrorCode::RepeatedLocalTrackError => StatusCode::CONFLICT,
         ErrorCode::SessionGone => StatusCode::GONE,
         ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::SessionNotConnected => StatusCode::TOO_EARLY,

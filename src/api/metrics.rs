@@ -197,11 +197,12 @@ impl Scrape {
 /// Name without prefix, help text, and where the value is found.
 type Column<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const CONTROL_GAUGES: [Column<Census>; 4] = [
+const CONTROL_GAUGES: [Column<Census>; 5] = [
     ("sessions", "Sessions that exist", |c| c.sessions),
     ("sessions_connected", "Sessions whose transport is connected", |c| c.sessions_connected),
     ("tracks", "Published tracks", |c| c.tracks),
     ("subscriptions", "Subscriptions to tracks", |c| c.subscriptions),
+    ("data_channels", "Data channels published and subscribed to", |c| c.data_channels),
 ];
 
 const SHARD_COUNTERS: [Column<ShardSnapshot>; 16] = [

@@ -8,6 +8,7 @@
 
 mod auth;
 mod body;
+mod datachannels;
 mod error;
 mod metrics;
 mod observe;
@@ -65,6 +66,10 @@ fn verbs() -> Router<ApiState> {
         .route("/sessions/{session}/renegotiate", put(sessions::renegotiate))
         .route("/sessions/{session}/tracks/update", put(tracks::update))
         .route("/sessions/{session}/tracks/close", put(tracks::close))
+        .route("/sessions/{session}/datachannels/establish", post(datachannels::establish))
+        .route("/sessions/{session}/datachannels/new", post(datachannels::new))
+        .route("/sessions/{session}/datachannels/update", put(datachannels::update))
+        .route("/sessions/{session}/datachannels/close", put(datachannels::close))
 }
 
 /// What an endpoint that answers 200 returns.

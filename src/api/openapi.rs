@@ -22,7 +22,7 @@ use utoipa::{IntoParams, IntoResponses, Modify, OpenApi};
 
 use super::auth::{Caller, Target};
 use super::error::Refusal;
-use super::{metrics, sessions, tracks};
+use super::{datachannels, metrics, sessions, tracks};
 use crate::control::request::{ErrorCode, RequestError};
 
 /// The whole document.
@@ -62,6 +62,10 @@ pub struct Document;
     tracks::new,
     tracks::update,
     tracks::close,
+    datachannels::establish,
+    datachannels::new,
+    datachannels::update,
+    datachannels::close,
 ))]
 struct Verbs;
 

@@ -6,7 +6,7 @@ use axum::extract::State;
 
 use super::auth::Target;
 use super::error::Refusal;
-use super::openapi::{AUDIO_OFFER, OfConnection, OfDescription, OfSession, OfValues, SESSION};
+use super::openapi::{AUDIO_OFFER, OfBody, OfConnection, OfDescription, OfSession, SESSION};
 use super::{Answer, ApiState, body};
 use crate::control::request::{
     CloseTracksRequest, ErrorCode, TracksRequest, TracksResponse, UpdateTracksRequest,
@@ -96,7 +96,7 @@ pub(super) async fn new(State(api): State<ApiState>, target: Target, body: Body)
              "tracks": [{ "sessionId": SESSION, "trackName": "camera", "mid": "0" }]
          })),
         OfSession,
-        OfValues
+        OfBody
     )
 )]
 pub(super) async fn update(

@@ -8,6 +8,7 @@
 //! Reading order: `request` is the door, `verbs` what is done for each, `session` and `tracks` what is
 //! known, `shards` the way to the data plane, `transport` and `keys` what hides str0m.
 
+pub mod datachannels;
 mod keys;
 mod media;
 pub mod request;
@@ -20,7 +21,7 @@ mod wake;
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -31,11 +32,12 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
+use crate::control::datachannels::{Act, ChannelEvent, DataChannels};
 use crate::control::request::{Census, Request};
 use crate::control::session::{LegState, Session, place_of};
 use crate::control::shards::{ShardLink, Shards};
 use crate::control::tracks::Tracks;
-use crate::control::transport::{Identity, Outcome};
+use crate::control::transport::{Identity, Outcome, Sent};
 use crate::id::{LegId, SessionId, ShardId};
 use crate::io::Path;
 use crate::io::bell::Bell;
@@ -83,6 +85,9 @@ struct State {
     /// Which session an address was verified for, per shard.
     remotes: HashMap<(ShardId, SocketAddr), SessionId>,
     tracks: Tracks,
+    channels: DataChannels,
+    /// What transports have reported of data channels and nobody has looked at.
+    channel_news: VecDeque<(SessionId, ChannelEvent)>,
     table: table::Writer,
     next_leg: u32,
     /// When each transport wants to be called. Entries that its session has moved on from are stale.
@@ -107,6 +112,8 @@ impl Control {
             sessions: HashMap::new(),
             remotes: HashMap::new(),
             tracks: Tracks::default(),
+            channels: DataChannels::default(),
+            channel_news: VecDeque::new(),
             table,
             next_leg: 0,
             deadlines: BinaryHeap::new(),
@@ -167,6 +174,7 @@ impl Control {
             self.take_events(&mut state, shard);
         }
         state.run_deadlines(now);
+        state.run_channels(now);
         state.shards.publish_replies();
         state.shards.has_news()
     }
@@ -219,6 +227,8 @@ impl Control {
         let now = Clock::runtime_instant();
         let settings = &self.settings;
         let mut state = self.state.borrow_mut();
+        state.channels.expire(now);
+        state.run_channels(now);
         let State { sessions, ended, .. } = &mut *state;
         for session in sessions.values_mut() {
             let expiry = session.expiry(now, settings.never_connected_timeout, settings.connectivity_timeout);
@@ -227,6 +237,7 @@ impl Control {
             }
             if session.offered_at.is_some_and(|at| now >= at + settings.offer_timeout) {
                 session.offered_at = None;
+                session.offers_server_events = false;
                 session.negotiation.abandon_offer();
                 session.pulled.retain(|pulled| pulled.leg != LegState::Offered);
             }
@@ -259,6 +270,7 @@ impl Control {
             tracks: state.tracks.len() as u64,
             subscriptions: state.sessions.values().map(flowing).sum(),
             transport_media_dropped: state.transport_media_dropped,
+            data_channels: state.channels.live_count() as u64,
         }
     }
 }
@@ -295,6 +307,41 @@ impl State {
         self.shards.publish_replies();
     }
 
+    /// Passes on what has been said on data channels, and lets each transport that was told something speak
+    /// once for all of it.
+    fn run_channels(&mut self, now: Instant) {
+        loop {
+            while let Some((id, event)) = self.channel_news.pop_front() {
+                if self.sessions.contains_key(&id) {
+                    self.channels.take(id, event);
+                }
+            }
+            let mut told = BTreeSet::new();
+            while let Some(act) = self.channels.next_act() {
+                told.insert(act.end().session);
+                self.perform(act);
+            }
+            if told.is_empty() {
+                break;
+            }
+            told.into_iter().for_each(|id| self.poke(id, now));
+        }
+    }
+
+    fn perform(&mut self, act: Act) {
+        let end = act.end();
+        let Some(session) = self.sessions.get_mut(&end.session) else { return };
+        match act {
+            Act::Open { label, delivery, .. } => session.transport.open_channel(end.stream, label, delivery),
+            Act::Close { .. } => session.transport.close_channel(end.stream),
+            Act::Send { message, buffer_bytes_max, .. } => {
+                if session.transport.send(end.stream, &message, buffer_bytes_max) == Sent::Full {
+                    self.channels.overflowed(end);
+                }
+            }
+        }
+    }
+
     /// Carries out what a transport has come to.
     fn apply(&mut self, id: SessionId, outcome: Outcome, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
@@ -318,6 +365,7 @@ impl State {
             session.changed.notify_waiters();
             tracing::debug!(session = %id, "connected");
         }
+        self.channel_news.extend(outcome.channels.into_iter().map(|event| (id, event)));
         if outcome.media_sent > 0 {
             self.transport_media_dropped += outcome.media_sent;
             tracing::error!(session = %id, "the transport sent SRTP or SRTCP by itself; dropped");

@@ -41,6 +41,34 @@ pub enum Request {
     CloseTracks { app: AppId, session: SessionId, body: CloseTracksRequest, reply: Reply<TracksResponse> },
     /// `PUT /sessions/{id}/tracks/update`. Legal for tracks that are being pulled.
     UpdateTracks { app: AppId, session: SessionId, body: UpdateTracksRequest, reply: Reply<TracksResponse> },
+    /// `POST /sessions/{id}/datachannels/establish`.
+    EstablishDataChannels {
+        app: AppId,
+        session: SessionId,
+        body: EstablishRequest,
+        reply: Reply<EstablishResponse>,
+    },
+    /// `POST /sessions/{id}/datachannels/new`. Legal once data channels are established.
+    NewDataChannels {
+        app: AppId,
+        session: SessionId,
+        body: DataChannelsRequest,
+        reply: Reply<DataChannelsResponse>,
+    },
+    /// `PUT /sessions/{id}/datachannels/update`.
+    UpdateDataChannels {
+        app: AppId,
+        session: SessionId,
+        body: DataChannelsRequest,
+        reply: Reply<DataChannelsResponse>,
+    },
+    /// `PUT /sessions/{id}/datachannels/close`.
+    CloseDataChannels {
+        app: AppId,
+        session: SessionId,
+        body: CloseDataChannelsRequest,
+        reply: Reply<DataChannelsResponse>,
+    },
     /// The gauges of the control plane, for `/metrics`.
     Census { reply: oneshot::Sender<Census> },
 }
@@ -127,6 +155,42 @@ impl ControlHandle {
         body: UpdateTracksRequest,
     ) -> Result<TracksResponse, RequestError> {
         self.ask(|reply| Request::UpdateTracks { app, session, body, reply }).await
+    }
+
+    pub async fn establish_data_channels(
+        &self,
+        app: AppId,
+        session: SessionId,
+        body: EstablishRequest,
+    ) -> Result<EstablishResponse, RequestError> {
+        self.ask(|reply| Request::EstablishDataChannels { app, session, body, reply }).await
+    }
+
+    pub async fn new_data_channels(
+        &self,
+        app: AppId,
+        session: SessionId,
+        body: DataChannelsRequest,
+    ) -> Result<DataChannelsResponse, RequestError> {
+        self.ask(|reply| Request::NewDataChannels { app, session, body, reply }).await
+    }
+
+    pub async fn update_data_channels(
+        &self,
+        app: AppId,
+        session: SessionId,
+        body: DataChannelsRequest,
+    ) -> Result<DataChannelsResponse, RequestError> {
+        self.ask(|reply| Request::UpdateDataChannels { app, session, body, reply }).await
+    }
+
+    pub async fn close_data_channels(
+        &self,
+        app: AppId,
+        session: SessionId,
+        body: CloseDataChannelsRequest,
+    ) -> Result<DataChannelsResponse, RequestError> {
+        self.ask(|reply| Request::CloseDataChannels { app, session, body, reply }).await
     }
 
     /// `None` when control has stopped.
@@ -353,11 +417,12 @@ pub struct TrackState {
     pub status: Status,
 }
 
-/// Listed so that the shape of the answer is complete; the API for named data channels fills it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataChannelState {
     pub location: Location,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
     pub data_channel_name: String,
     pub id: u16,
     pub status: Status,
@@ -368,6 +433,101 @@ pub struct DataChannelState {
 pub enum Status {
     Active,
     Inactive,
+    /// Of data channels only: not open yet, or still waiting for its subscriber's first message.
+    Initializing,
+}
+
+/// Body of `datachannels/establish`.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EstablishRequest {
+    pub data_channel: DataChannelObject,
+    pub session_description: Option<SessionDescription>,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EstablishResponse {
+    pub requires_immediate_renegotiation: bool,
+    pub data_channel: EstablishedChannel,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub session_description: Option<SessionDescription>,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EstablishedChannel {
+    pub data_channel_name: String,
+    pub id: u16,
+}
+
+/// Body of `datachannels/new` and `datachannels/update`.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataChannelsRequest {
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub data_channels: Vec<DataChannelObject>,
+}
+
+/// One item of `dataChannels`, in a request. An absent policy is, for a subscription, the publisher's.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataChannelObject {
+    pub location: Location,
+    pub data_channel_name: Option<String>,
+    /// The publisher's session.
+    pub session_id: Option<String>,
+    pub ordered: Option<bool>,
+    pub max_retransmits: Option<u16>,
+    /// Milliseconds.
+    pub max_packet_life_time: Option<u16>,
+    pub wait_for_ack: Option<bool>,
+    pub can_reply: Option<bool>,
+}
+
+/// Body of `datachannels/close`.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CloseDataChannelsRequest {
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub data_channels: Vec<CloseDataChannelObject>,
+}
+
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub struct CloseDataChannelObject {
+    pub id: u16,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataChannelsResponse {
+    pub data_channels: Vec<DataChannelResult>,
+}
+
+/// One item of `dataChannels`, in an answer: the channel, or why there is none.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataChannelResult {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub location: Option<Location>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub session_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub data_channel_name: Option<String>,
+    /// The SCTP stream on which the client opens its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub id: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub can_reply: Option<bool>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = item_error)]
+    pub error: Option<RequestError>,
 }
 
 /// Which part of the list of sessions: at most `limit` of them, from the first id above `after`.
@@ -416,6 +576,7 @@ pub struct Census {
     /// Datagrams of SRTP or SRTCP that a transport tried to send by itself, since the start. Not 0 is a bug:
     /// it would have been a second sender under a shard's keys.
     pub transport_media_dropped: u64,
+    pub data_channels: u64,
 }
 
 /// A verb or an item that failed: a code for programs, a sentence for people.
@@ -460,6 +621,8 @@ pub enum ErrorCode {
     EmptyTrackError,
     CloseTrackError,
     UpdateTrackError,
+    /// The data channel is published, or subscribed to, already.
+    RepeatedLocalTrackError,
     #[serde(rename = "temporarily_unavailable_error")]
     TemporarilyUnavailable,
     InternalError,

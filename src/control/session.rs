@@ -14,7 +14,10 @@ use crate::control::request::{AppId, ErrorCode, RequestError, Simulcast};
 use crate::control::transport::{Credentials, Peer, Transport};
 use crate::id::{LegId, Mid, SessionId, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
-use crate::sdp::{DtlsRole, HashAlgorithm, Intent, LineKind, LineState, LocalTransport, Negotiation, Remote};
+use crate::sdp::{
+    self, DtlsRole, HashAlgorithm, Intent, LineKind, LineState, LocalTransport, Negotiation, Remote,
+    RemoteLine,
+};
 
 /// Verified paths that control remembers having told the shard of.
 const PATHS_MAX: usize = 16;
@@ -36,6 +39,8 @@ pub struct Session {
     /// The last connectivity check that was verified.
     pub last_check: Option<Instant>,
     pub offered_at: Option<Instant>,
+    /// The offer that is out asks for data channels; they begin with one of ours.
+    pub offers_server_events: bool,
     /// The BUNDLE tag of the last exchange.
     bundle_tag: Option<Mid>,
     /// Verbs that change the session hold this, so that one offer/answer runs at a time.
@@ -102,6 +107,7 @@ impl Session {
             began: now,
             last_check: None,
             offered_at: None,
+            offers_server_events: false,
             bundle_tag: None,
             turn: Arc::default(),
             changed: Rc::default(),
@@ -115,6 +121,13 @@ impl Session {
     /// Whether a description has been exchanged, so that a transport is up or coming.
     pub fn is_negotiated(&self) -> bool {
         self.transport.peer().is_some()
+    }
+
+    /// Whether both sides have agreed on a section for data channels.
+    pub fn has_data_channels(&self) -> bool {
+        let is_section =
+            |line: &sdp::Line| line.kind == LineKind::Application && line.state == LineState::Live;
+        self.transport.has_sctp() && self.negotiation.lines().iter().any(is_section)
     }
 
     /// Whether the client has stopped every m-line: it has thrown its transport away with them, and what it
@@ -218,8 +231,9 @@ impl Session {
                 RequestError::new(ErrorCode::InternalError, text)
             })?;
         }
-        if remote.lines().iter().any(|line| line.kind == LineKind::Application && !line.rejected) {
-            self.transport.start_sctp();
+        let channels = |line: &&RemoteLine| line.kind == LineKind::Application && !line.rejected;
+        if let Some(line) = remote.lines().iter().find(channels) {
+            self.transport.start_sctp(message_bytes_max(line.max_message_size));
         }
         self.follow_bundle_tag();
         Ok(())
@@ -232,6 +246,15 @@ impl Session {
             self.transport.expect_renewal();
         }
         self.bundle_tag = tag;
+    }
+}
+
+/// The largest data channel message that a client takes, from what its description says (RFC 8841 §6).
+fn message_bytes_max(told: Option<u64>) -> u32 {
+    match told {
+        None => 65_536,
+        Some(0) => sdp::MESSAGE_SIZE_MAX,
+        Some(bytes) => u32::try_from(bytes).unwrap_or(u32::MAX).min(sdp::MESSAGE_SIZE_MAX),
     }
 }
 

@@ -8,15 +8,20 @@
 //! whatever the address a datagram reached, and what it answers leaves from where the peer's datagram came
 //! in. A host with many addresses, or behind a 1:1 NAT, needs no more than that.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use str0m::change::SdpOffer;
+use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::config::{DtlsCert, Fingerprint};
 use str0m::ice::{StunMessage, TransId};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
+use crate::control::datachannels::{
+    ChannelEvent, Delivery, Message, Persistence, SERVER_EVENTS, SESSION_BUFFER_BYTES_MAX,
+};
 use crate::control::keys::{self, KeySlot};
 use crate::io::Path;
 use crate::rtp::demux::{DatagramKind, classify};
@@ -56,6 +61,17 @@ pub struct Outcome {
     pub closed: bool,
     /// The transport tried to send SRTP or SRTCP by itself.
     pub media_sent: u64,
+    pub channels: Vec<ChannelEvent>,
+}
+
+/// What became of a message for a data channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    Queued,
+    /// The peer reads too slowly.
+    Full,
+    /// The channel is not open, or the peer takes no message of that size.
+    Refused,
 }
 
 /// What str0m's STUN and DTLS code would answer, with the local address it leaves from.
@@ -86,13 +102,30 @@ pub struct Transport {
     /// Transaction ids of the last checks, and where each came from.
     seen: VecDeque<(TransId, SocketAddr)>,
     peer: Option<Peer>,
-    sctp_started: bool,
+    /// The largest message the peer takes, in bytes, once SCTP has started.
+    sctp: Option<u32>,
+    /// Data channels by SCTP stream: ours, and those the peer opened in-band.
+    channels: BTreeMap<u16, Channel>,
+    /// Streams of ours that wait for SCTP to come up.
+    opening: Vec<u16>,
+    /// The in-band channel that tells the peer it has data channels.
+    server_events: Option<ChannelId>,
+    channel_events: Vec<ChannelEvent>,
     is_connected: bool,
     /// The peer is about to begin a new DTLS association under the same ICE credentials.
     expects_renewal: bool,
     /// The last check that nominated a path, to be shown to the next association.
     nomination: Option<(Path, Vec<u8>)>,
     next_timeout: Instant,
+}
+
+/// A data channel as str0m knows it.
+struct Channel {
+    id: ChannelId,
+    /// `None` if the peer opened it.
+    config: Option<ChannelConfig>,
+    /// To be closed as soon as it can be: str0m closes no channel that is not open.
+    is_closing: bool,
 }
 
 /// A connectivity check as it came. An answer with its transaction id proves that it was verified.
@@ -142,7 +175,11 @@ impl Transport {
             checks: Vec::new(),
             seen: VecDeque::new(),
             peer: None,
-            sctp_started: false,
+            sctp: None,
+            channels: BTreeMap::new(),
+            opening: Vec::new(),
+            server_events: None,
+            channel_events: Vec::new(),
             is_connected: false,
             expects_renewal: false,
             nomination: None,
@@ -182,9 +219,7 @@ impl Transport {
         {
             tracing::warn!(problem, "DTLS could not start again");
         }
-        if self.sctp_started {
-            self.rtc.direct_api().start_sctp(false);
-        }
+        self.restart_sctp();
         if let Some((path, check)) = self.nomination.take() {
             // The check was answered when it came; the answer it gets here is not sent again.
             self.feed(&path, &check, now);
@@ -201,10 +236,92 @@ impl Transport {
         }
     }
 
-    /// Starts SCTP over DTLS, once; the peer opens the association.
-    pub fn start_sctp(&mut self) {
-        if !std::mem::replace(&mut self.sctp_started, true) {
-            self.rtc.direct_api().start_sctp(false);
+    /// Starts SCTP over DTLS towards the peer that was set, once. The DTLS client opens the association.
+    /// `message_bytes_max` is the largest message the peer takes.
+    pub fn start_sctp(&mut self, message_bytes_max: u32) {
+        let Some(peer) = self.peer.as_ref().filter(|_| self.sctp.is_none()) else { return };
+        self.sctp = Some(message_bytes_max);
+        begin_sctp(&mut self.rtc, peer, message_bytes_max);
+    }
+
+    pub fn has_sctp(&self) -> bool {
+        self.sctp.is_some()
+    }
+
+    /// Gives a new association the channels of the one before. Those of the peer are its own to open again.
+    fn restart_sctp(&mut self) {
+        let (Some(peer), Some(message_bytes_max)) = (&self.peer, self.sctp) else { return };
+        begin_sctp(&mut self.rtc, peer, message_bytes_max);
+        if self.server_events.take().is_some() {
+            self.open_server_events();
+        }
+        self.opening.clear();
+        for (stream, channel) in std::mem::take(&mut self.channels) {
+            match channel.config.filter(|_| !channel.is_closing) {
+                Some(config) => self.create(stream, config),
+                None => self.channel_events.push(ChannelEvent::Closed(stream)),
+            }
+        }
+    }
+
+    /// Opens a channel in-band, as the sign for a client that made no offer of its own.
+    pub fn open_server_events(&mut self) {
+        if self.sctp.is_some() && self.server_events.is_none() {
+            let config = ChannelConfig { label: SERVER_EVENTS.to_owned(), ..ChannelConfig::default() };
+            self.server_events = Some(self.rtc.direct_api().create_data_channel(config));
+        }
+    }
+
+    /// Opens our end of a channel that the peer opens on the same stream, without a handshake (RFC 8831 §6.5).
+    pub fn open_channel(&mut self, stream: u16, label: String, delivery: Delivery) {
+        let reliability = match delivery.persistence {
+            Persistence::Reliable => Reliability::Reliable,
+            Persistence::RetransmitsMax(retransmits) => Reliability::MaxRetransmits { retransmits },
+            Persistence::LifetimeMsMax(lifetime) => Reliability::MaxPacketLifetime { lifetime },
+        };
+        let negotiated = Some(stream);
+        let protocol = String::new();
+        let ordered = delivery.ordered;
+        // str0m takes a second channel on a stream for a bug.
+        if !self.channels.contains_key(&stream) {
+            self.create(stream, ChannelConfig { label, ordered, reliability, negotiated, protocol });
+        }
+    }
+
+    fn create(&mut self, stream: u16, config: ChannelConfig) {
+        let id = self.rtc.direct_api().create_data_channel(config.clone());
+        self.channels.insert(stream, Channel { id, config: Some(config), is_closing: false });
+        self.opening.push(stream);
+    }
+
+    /// [`ChannelEvent::Closed`] tells when the stream is free again.
+    pub fn close_channel(&mut self, stream: u16) {
+        let Some(channel) = self.channels.get_mut(&stream) else { return };
+        channel.is_closing = true;
+        if !self.opening.contains(&stream) {
+            let id = channel.id;
+            self.rtc.direct_api().close_data_channel(id);
+        }
+    }
+
+    /// Queues a message, unless that makes more than `buffer_bytes_max` wait. An empty buffer takes any.
+    /// An empty message is lost: RFC 8831 §6.6 has it sent as one byte, for which str0m makes no packet.
+    pub fn send(&mut self, stream: u16, message: &Message, buffer_bytes_max: usize) -> Sent {
+        let Some(channel) = self.channels.get(&stream).filter(|channel| !channel.is_closing) else {
+            return Sent::Refused;
+        };
+        let Some(mut channel) = self.rtc.channel(channel.id) else { return Sent::Refused };
+        let waiting = channel.buffered_amount();
+        if waiting > 0 && waiting + message.bytes.len() > buffer_bytes_max {
+            return Sent::Full;
+        }
+        match channel.write(message.is_binary, &message.bytes) {
+            Ok(true) => Sent::Queued,
+            Ok(false) => Sent::Full,
+            Err(error) => {
+                tracing::debug!(%error, stream, bytes = message.bytes.len(), "a message was not sent");
+                Sent::Refused
+            }
         }
     }
 
@@ -269,7 +386,7 @@ impl Transport {
                     self.is_connected = true;
                     outcome.connected = true;
                 }
-                Ok(Output::Event(_)) => {}
+                Ok(Output::Event(event)) => self.note_channel(event),
                 Err(error) => {
                     tracing::debug!(%error, "transport failed");
                     outcome.closed = true;
@@ -277,9 +394,55 @@ impl Transport {
                 }
             }
         }
+        self.note_opened();
+        outcome.channels = std::mem::take(&mut self.channel_events);
         outcome.keys = self.keys.take().map(Box::new);
         outcome.closed |= !self.rtc.is_alive();
         outcome
+    }
+
+    fn note_channel(&mut self, event: Event) {
+        match event {
+            Event::ChannelData(data) => {
+                if let Some(stream) = self.rtc.direct_api().sctp_stream_id_by_channel_id(data.id) {
+                    let message = Message { is_binary: data.binary, bytes: data.data };
+                    self.channel_events.push(ChannelEvent::Received(stream, message));
+                }
+            }
+            Event::ChannelOpen(id, _) if self.server_events != Some(id) => {
+                let stream = self.rtc.direct_api().sctp_stream_id_by_channel_id(id);
+                if let Some(stream) = stream.filter(|stream| !self.channels.contains_key(stream)) {
+                    self.channels.insert(stream, Channel { id, config: None, is_closing: false });
+                    self.channel_events.push(ChannelEvent::Opened(stream));
+                }
+            }
+            Event::ChannelClose(id) => {
+                let stream = self.channels.iter().find(|(_, channel)| channel.id == id).map(|(s, _)| *s);
+                if let Some(stream) = stream {
+                    self.channels.remove(&stream);
+                    self.opening.retain(|opening| *opening != stream);
+                    self.channel_events.push(ChannelEvent::Closed(stream));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks which channels have opened: of one on which the peer spoke first, str0m reports nothing.
+    fn note_opened(&mut self) {
+        let Self { rtc, channels, opening, channel_events, .. } = self;
+        opening.retain(|stream| {
+            let Some(channel) = channels.get(stream) else { return false };
+            if rtc.channel(channel.id).is_none() {
+                return true;
+            }
+            if channel.is_closing {
+                rtc.direct_api().close_data_channel(channel.id);
+            } else {
+                channel_events.push(ChannelEvent::Opened(*stream));
+            }
+            false
+        });
     }
 
     fn transmit(
@@ -361,6 +524,7 @@ fn build(
         .set_local_ice_credentials(creds)
         .set_ice_lite(true)
         .clear_codecs()
+        .set_sctp_max_buffered_amount(SESSION_BUFFER_BYTES_MAX)
         .build(now);
     for address in addresses {
         let candidate = Candidate::host(address, Protocol::Udp).expect("a loopback address is a candidate");
@@ -384,6 +548,27 @@ fn introduce(rtc: &mut Rtc, peer: &Peer, starting: bool) -> Result<(), String> {
         api.start_dtls(peer.we_are_client).map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+/// Starts SCTP. `start_sctp` of str0m knows no limit of the peer's and keeps to 64 KiB. A description would
+/// tell it, so it is shown one of the peer as it is already known, with nothing but data channels.
+fn begin_sctp(rtc: &mut Rtc, peer: &Peer, message_bytes_max: u32) {
+    let Peer { credentials: Credentials { ufrag, password }, fingerprint, we_are_client } = peer;
+    let fingerprint: Vec<_> = fingerprint.iter().map(|byte| format!("{byte:02X}")).collect();
+    let setup = if *we_are_client { "passive" } else { "active" };
+    let sdp = [
+        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n".to_owned(),
+        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\n".to_owned(),
+        format!("a=ice-ufrag:{ufrag}\r\na=ice-pwd:{password}\r\n"),
+        format!("a=fingerprint:sha-256 {}\r\na=setup:{setup}\r\n", fingerprint.join(":")),
+        format!("a=mid:0\r\na=sctp-port:5000\r\na=max-message-size:{message_bytes_max}\r\n"),
+    ];
+    let offer = SdpOffer::from_sdp_string(&sdp.concat()).map_err(|error| error.to_string());
+    let shown = offer.and_then(|offer| rtc.sdp_api().accept_offer(offer).map_err(|error| error.to_string()));
+    if let Err(problem) = shown {
+        tracing::warn!(problem, "messages to a peer are limited to 64 KiB");
+        rtc.direct_api().start_sctp(*we_are_client);
+    }
 }
 
 /// Whether a datagram is a ClientHello in the clear (RFC 6347 §4.3.1: type 22, epoch 0; §4.3.2: message 1).

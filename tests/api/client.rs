@@ -1,6 +1,7 @@
 //! A session and its peer, with the calls an application makes for them.
 
 use serde_json::{Value, json};
+use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::{Direction, MediaKind};
 
 use crate::peer::Peer;
@@ -38,6 +39,50 @@ impl<'a> Client<'a> {
 
     pub async fn tracks_close(&self, body: Value) -> Answer {
         self.server.put(&self.path("/tracks/close"), body).await
+    }
+
+    pub async fn datachannels_establish(&self, body: Value) -> Answer {
+        self.server.post(&self.path("/datachannels/establish"), body).await
+    }
+
+    pub async fn datachannels_new(&self, body: Value) -> Answer {
+        self.server.post(&self.path("/datachannels/new"), body).await
+    }
+
+    pub async fn datachannels_update(&self, body: Value) -> Answer {
+        self.server.put(&self.path("/datachannels/update"), body).await
+    }
+
+    pub async fn datachannels_close(&self, body: Value) -> Answer {
+        self.server.put(&self.path("/datachannels/close"), body).await
+    }
+
+    /// A session with data channels, by the server's offer.
+    pub async fn with_channels(server: &'a Server) -> Self {
+        let client = Self::new(server).await;
+        client
+            .complete(&client.datachannels_establish(json!({ "dataChannel": server_events() })).await.ok())
+            .await;
+        client.peer.is_connected().await;
+        client
+    }
+
+    /// Asks for one channel and opens its end. Returns its id.
+    pub async fn channel(&self, item: Value) -> u16 {
+        let body = self.datachannels_new(json!({ "dataChannels": [item] })).await.ok();
+        let made = &body["dataChannels"][0];
+        assert_eq!(made.get("errorCode"), None, "{made}");
+        let id = u16::try_from(made["id"].as_u64().unwrap()).unwrap();
+        self.peer.opens_channel(id, policy(&item));
+        id
+    }
+
+    /// What `GET` lists of data channels, as (location, name, status).
+    pub async fn channels(&self) -> Vec<(String, String, String)> {
+        let body = self.server.get(&self.path("")).await.ok();
+        let of = |item: &Value, key: &str| item[key].as_str().unwrap().to_owned();
+        let channel = |item: &Value| (of(item, "location"), of(item, "dataChannelName"), of(item, "status"));
+        body["dataChannels"].as_array().unwrap().iter().map(channel).collect()
     }
 
     /// What `GET` lists, as (location, mid, track name, status).
@@ -101,6 +146,32 @@ pub fn local(mid: &str, name: &str) -> Value {
 
 pub fn remote(session: &str, name: &str) -> Value {
     json!({ "location": "remote", "sessionId": session, "trackName": name })
+}
+
+pub fn server_events() -> Value {
+    json!({ "location": "remote", "dataChannelName": "server-events" })
+}
+
+pub fn local_channel(name: &str) -> Value {
+    json!({ "location": "local", "dataChannelName": name })
+}
+
+pub fn remote_channel(session: &str, name: &str) -> Value {
+    json!({ "location": "remote", "sessionId": session, "dataChannelName": name })
+}
+
+/// `item` with one more field.
+pub fn with(mut item: Value, field: &str, value: Value) -> Value {
+    item[field] = value;
+    item
+}
+
+fn policy(item: &Value) -> ChannelConfig {
+    let number = |field: &str| item[field].as_u64().map(|number| u16::try_from(number).unwrap());
+    let lifetime = number("maxPacketLifeTime").map(|lifetime| Reliability::MaxPacketLifetime { lifetime });
+    let retransmits = number("maxRetransmits").map(|retransmits| Reliability::MaxRetransmits { retransmits });
+    let reliability = lifetime.or(retransmits).unwrap_or(Reliability::Reliable);
+    ChannelConfig { ordered: item["ordered"] != false, reliability, ..ChannelConfig::default() }
 }
 
 pub fn sdp_of(body: &Value) -> &str {

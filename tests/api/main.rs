@@ -9,6 +9,7 @@
 
 mod client;
 mod close;
+mod datachannels;
 mod extensions;
 mod peer;
 mod pull;

@@ -3,12 +3,14 @@
 //! It says on each m-line it is told to a packet every 20 ms, whose payload names the track, and notes what
 //! it hears. Time is real.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fanline::time::Clock;
 use str0m::change::{SdpAnswer, SdpApi, SdpOffer, SdpPendingOffer};
+use str0m::channel::ChannelConfig;
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpWrite;
@@ -21,6 +23,9 @@ const PACKET_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Enough to rule out a stray packet.
 const PACKETS_HEARD: usize = 5;
+
+/// Room for a message of the largest size and more behind it.
+const CHANNEL_BUFFER_BYTES: usize = 1024 * 1024;
 
 /// Ends with the test's runtime, or when dropped.
 pub struct Peer {
@@ -46,6 +51,15 @@ struct State {
     outbox: Vec<(SocketAddr, Vec<u8>)>,
     /// The mid and the payload of each packet that came.
     heard: Vec<(String, String)>,
+    /// Messages that wait for room: stream, whether binary, bytes.
+    unsaid: VecDeque<(u16, bool, Vec<u8>)>,
+    /// Messages that came, likewise.
+    told: Vec<(u16, bool, Vec<u8>)>,
+    /// Labels of channels that opened, and how many have closed.
+    opened: Vec<String>,
+    closed: usize,
+    /// Whether all that comes is lost.
+    is_deaf: bool,
 }
 
 /// What is said on one m-line.
@@ -61,7 +75,8 @@ impl Peer {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let now = Clock::runtime_instant();
-        let mut rtc = RtcConfig::new().set_rtp_mode(true).build(now);
+        let mut rtc =
+            RtcConfig::new().set_rtp_mode(true).set_sctp_max_buffered_amount(CHANNEL_BUFFER_BYTES).build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         let state = State {
             rtc,
@@ -71,6 +86,11 @@ impl Peer {
             speak_at: now,
             outbox: Vec::new(),
             heard: Vec::new(),
+            unsaid: VecDeque::new(),
+            told: Vec::new(),
+            opened: Vec::new(),
+            closed: 0,
+            is_deaf: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), told: Notify::new(), news: Notify::new() });
         let driver = tokio::spawn(drive(shared.clone(), socket));
@@ -166,6 +186,69 @@ impl Peer {
         assert_eq!(self.shared.state.lock().unwrap().count(mid, words), 0, "{words:?} on mid {mid}");
     }
 
+    /// Opens its end of a negotiated channel, under the policy in `config`.
+    pub fn opens_channel(&self, stream: u16, config: ChannelConfig) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.rtc.direct_api().create_data_channel(ChannelConfig { negotiated: Some(stream), ..config });
+        self.shared.told.notify_one();
+    }
+
+    pub fn closes_channel(&self, stream: u16) {
+        let mut state = self.shared.state.lock().unwrap();
+        let mut api = state.rtc.direct_api();
+        let id = api.channel_id_by_sctp_stream_id(stream).expect("the channel is open");
+        api.close_data_channel(id);
+        self.shared.told.notify_one();
+    }
+
+    pub fn tells(&self, stream: u16, text: &str) {
+        self.tells_bytes(stream, false, text.as_bytes().to_vec());
+    }
+
+    pub fn tells_bytes(&self, stream: u16, is_binary: bool, bytes: Vec<u8>) {
+        self.shared.state.lock().unwrap().unsaid.push_back((stream, is_binary, bytes));
+        self.shared.told.notify_one();
+    }
+
+    pub async fn is_told(&self, stream: u16, text: &str) {
+        self.is_told_bytes(stream, false, text.as_bytes()).await;
+    }
+
+    pub async fn is_told_bytes(&self, stream: u16, is_binary: bool, bytes: &[u8]) {
+        let is_it = |told: &(u16, bool, Vec<u8>)| (told.0, told.1, &*told.2) == (stream, is_binary, bytes);
+        let what = format!("a message of {} bytes on stream {stream}", bytes.len());
+        self.waits_for(&what, |state| state.told.iter().any(is_it)).await;
+    }
+
+    /// The texts that came on a stream so far.
+    pub fn texts(&self, stream: u16) -> Vec<String> {
+        let state = self.shared.state.lock().unwrap();
+        let of_stream = state.told.iter().filter(|(on, ..)| *on == stream);
+        of_stream.map(|(_, _, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect()
+    }
+
+    pub fn messages_told(&self) -> usize {
+        self.shared.state.lock().unwrap().told.len()
+    }
+
+    pub async fn is_told_times(&self, stream: u16, messages: usize) {
+        let count = |state: &State| state.told.iter().filter(|(on, ..)| *on == stream).count();
+        let what = format!("{messages} messages on stream {stream}");
+        self.waits_for(&what, |state| count(state) >= messages).await;
+    }
+
+    pub async fn channel_opens(&self, label: &str) {
+        self.waits_for(label, |state| state.opened.iter().any(|opened| opened == label)).await;
+    }
+
+    pub async fn a_channel_closes(&self) {
+        self.waits_for("a channel to close", |state| state.closed > 0).await;
+    }
+
+    pub fn goes_deaf(&self, is_deaf: bool) {
+        self.shared.state.lock().unwrap().is_deaf = is_deaf;
+    }
+
     async fn waits_for(&self, what: &str, reached: impl Fn(&State) -> bool) {
         let waiting = async {
             while !reached(&self.shared.state.lock().unwrap()) {
@@ -210,6 +293,7 @@ impl State {
             self.speak_at = now + PACKET_INTERVAL;
             self.speak(now);
         }
+        self.tell();
         self.rtc.handle_input(Input::Timeout(now)).unwrap();
         let until = self.drain().min(self.speak_at);
         (std::mem::take(&mut self.outbox), until)
@@ -228,12 +312,33 @@ impl State {
                     let words = String::from_utf8_lossy(&packet.payload).into_owned();
                     self.heard.push((mid.to_string(), words));
                 }
+                Output::Event(Event::ChannelData(data)) => {
+                    let stream = self.rtc.direct_api().sctp_stream_id_by_channel_id(data.id);
+                    self.told.push((stream.expect("the channel is open"), data.binary, data.data));
+                }
+                Output::Event(Event::ChannelOpen(_, label)) => self.opened.push(label),
+                Output::Event(Event::ChannelClose(_)) => self.closed += 1,
                 Output::Event(_) => {}
             }
         }
     }
 
+    /// Says what its SCTP has room for, in order.
+    fn tell(&mut self) {
+        while let Some((stream, is_binary, bytes)) = self.unsaid.pop_front() {
+            let id = self.rtc.direct_api().channel_id_by_sctp_stream_id(stream);
+            let channel = id.and_then(|id| self.rtc.channel(id));
+            if !channel.is_some_and(|mut channel| channel.write(is_binary, &bytes).unwrap()) {
+                self.unsaid.push_front((stream, is_binary, bytes));
+                return;
+            }
+        }
+    }
+
     fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
+        if self.is_deaf {
+            return;
+        }
         let now = Clock::runtime_instant();
         let received = Receive::new(Protocol::Udp, from, self.address, datagram).unwrap();
         self.rtc.handle_input(Input::Receive(now, received)).unwrap();

@@ -1,10 +1,11 @@
-//! What each verb of the API does: sessions here, tracks in [`push`], [`pull`],
-//! [`update`] and [`close`].
+//! What each verb of the API does: sessions here, tracks in [`push`], [`pull`], [`update`] and [`close`], data
+//! channels in [`datachannels`].
 //!
 //! A verb checks before it changes: a refused request leaves its session as it was. Verbs of one session
 //! take turns; those of different sessions run side by side.
 
 mod close;
+mod datachannels;
 mod pull;
 mod push;
 mod sessions;
@@ -52,6 +53,18 @@ impl Control {
             }
             Request::UpdateTracks { app, session, body, reply } => {
                 drop(reply.send(self.update_tracks(app, session, body).await));
+            }
+            Request::EstablishDataChannels { app, session, body, reply } => {
+                drop(reply.send(self.establish_data_channels(app, session, body).await));
+            }
+            Request::NewDataChannels { app, session, body, reply } => {
+                drop(reply.send(self.new_data_channels(app, session, body).await));
+            }
+            Request::UpdateDataChannels { app, session, body, reply } => {
+                drop(reply.send(self.update_data_channels(app, session, body).await));
+            }
+            Request::CloseDataChannels { app, session, body, reply } => {
+                drop(reply.send(self.close_data_channels(app, session, body).await));
             }
             Request::Census { reply } => drop(reply.send(self.census())),
         }
@@ -105,7 +118,7 @@ impl Control {
 
     /// Gives a session whose client threw its transport away another one.
     fn renew_transport(&self, state: &mut State, id: SessionId) {
-        let State { rng, shards, sessions, .. } = state;
+        let State { rng, shards, sessions, .. } = &mut *state;
         let Some(session) = sessions.get_mut(&id).filter(|session| session.has_lost_its_transport()) else {
             return;
         };
@@ -123,6 +136,8 @@ impl Control {
         session.began = now;
         session.last_check = None;
         session.deadline = None;
+        state.channels.end_session(id);
+        state.run_channels(now);
     }
 
     fn get_session(&self, app: &AppId, id: SessionId) -> Result<SessionState, RequestError> {
@@ -142,7 +157,8 @@ impl Control {
             session_id: Some(pulled.session.to_string()),
             status: status(matches!(pulled.leg, LegState::Flowing(_))),
         });
-        Ok(SessionState { tracks: published.chain(pulled).collect(), data_channels: Vec::new() })
+        let channels = state.channels.list(id).into_iter().map(datachannels::channel_state);
+        Ok(SessionState { tracks: published.chain(pulled).collect(), data_channels: channels.collect() })
     }
 
     async fn renegotiate(
@@ -158,6 +174,9 @@ impl Control {
             let session = state.session_mut(&app, id)?;
             session.apply_answer(&answer)?;
             session.offered_at = None;
+            if std::mem::take(&mut session.offers_server_events) && session.has_data_channels() {
+                session.transport.open_server_events();
+            }
             let offered = session.pulled.iter().filter(|pulled| pulled.leg == LegState::Offered);
             let mids: Vec<_> = offered.map(|pulled| pulled.mid).collect();
             state.poke(id, Clock::runtime_instant());
@@ -177,6 +196,8 @@ impl Control {
         session.changed.notify_waiters();
         let done = {
             let mut state = self.state.borrow_mut();
+            state.channels.end_session(id);
+            state.run_channels(Clock::runtime_instant());
             let (shard, slot) = (session.shard, session.slot);
             for path in session.paths() {
                 if state.remotes.get(&(shard, path.remote)) == Some(&id) {
