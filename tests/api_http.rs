@@ -14,7 +14,8 @@ use fanline::api::{ApiState, Apps, Limits, router, serve};
 use fanline::control::request::{
     Census, ControlHandle, DataChannelsResponse, EndSessionResponse, ErrorCode, EstablishResponse,
     EstablishedChannel, Location, NewSessionResponse, RenegotiateResponse, Request, RequestError, SdpType,
-    SessionDescription, SessionList, SessionState, Status, TrackResult, TrackState, TracksResponse,
+    SessionDescription, SessionList, SessionState, Status, TrackObject, TrackResult, TrackState,
+    TracksResponse,
 };
 use fanline::drop_reason::DropReason;
 use fanline::id::{SessionId, ShardId};
@@ -86,12 +87,7 @@ async fn pretend_control(mut requests: mpsc::Receiver<Request>) {
                 let _ = reply.send(fate_of(session).map(|()| EndSessionResponse {}));
             }
             Request::NewTracks { session, body, reply, .. } => {
-                let tracks = body.tracks.into_iter().map(|track| TrackResult {
-                    track_name: track.track_name,
-                    mid: track.mid,
-                    ..TrackResult::default()
-                });
-                let _ = reply.send(fate_of(session).map(|()| tracks_response(tracks.collect())));
+                let _ = reply.send(fate_of(session).map(|()| echoed(body.tracks)));
             }
             Request::Renegotiate { session, reply, .. } => {
                 let _ = reply.send(fate_of(session).map(|()| RenegotiateResponse {}));
@@ -104,12 +100,7 @@ async fn pretend_control(mut requests: mpsc::Receiver<Request>) {
                 let _ = reply.send(fate_of(session).map(|()| tracks_response(closed.collect())));
             }
             Request::UpdateTracks { session, body, reply, .. } => {
-                let updated = body.tracks.into_iter().map(|track| TrackResult {
-                    track_name: track.track_name,
-                    mid: track.mid,
-                    ..TrackResult::default()
-                });
-                let _ = reply.send(fate_of(session).map(|()| tracks_response(updated.collect())));
+                let _ = reply.send(fate_of(session).map(|()| echoed(body.tracks)));
             }
             Request::EstablishDataChannels { session, reply, .. } => {
                 let established = EstablishResponse {
@@ -137,6 +128,16 @@ async fn pretend_control(mut requests: mpsc::Receiver<Request>) {
             }
         }
     }
+}
+
+/// The tracks of a request as if each had succeeded.
+fn echoed(tracks: Vec<TrackObject>) -> TracksResponse {
+    let echo = |track: TrackObject| TrackResult {
+        track_name: track.track_name,
+        mid: track.mid,
+        ..TrackResult::default()
+    };
+    tracks_response(tracks.into_iter().map(echo).collect())
 }
 
 fn state() -> SessionState {
