@@ -6,12 +6,10 @@ use axum::body::Body;
 use axum::extract::State;
 
 use super::auth::Target;
-use super::error::Refusal;
 use super::openapi::{OfBody, OfConnection, OfDescription, OfSession, SESSION};
 use super::{Answer, ApiState, body};
 use crate::control::request::{
-    CloseDataChannelsRequest, DataChannelsRequest, DataChannelsResponse, ErrorCode, EstablishRequest,
-    EstablishResponse,
+    CloseDataChannelsRequest, DataChannelsRequest, DataChannelsResponse, EstablishRequest, EstablishResponse,
 };
 
 /// `POST /sessions/{session}/datachannels/establish`: the section of the description, by our offer or theirs.
@@ -67,12 +65,7 @@ pub(super) async fn new(
     body: Body,
 ) -> Answer<DataChannelsResponse> {
     let body: DataChannelsRequest = body::required(body, &api.limits).await?;
-    let (asked, most) = (body.data_channels.len(), api.limits.request_tracks_max);
-    if asked > most {
-        let description =
-            format!("{asked} data channels in one request; split it into requests of at most {most}");
-        return Err(Refusal::new(ErrorCode::InvalidParams, description));
-    }
+    api.limits.check_items(body.data_channels.len(), "data channels")?;
     Ok(Json(api.control.new_data_channels(target.app, target.session, body).await?))
 }
 

@@ -100,6 +100,18 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Refuses a request that asks for more items, which are `what`, than one may add.
+    fn check_items(&self, asked: usize, what: &str) -> Result<(), Refusal> {
+        let most = self.request_tracks_max;
+        if asked <= most {
+            return Ok(());
+        }
+        let description = format!("{asked} {what} in one request; split it into requests of at most {most}");
+        Err(Refusal::new(ErrorCode::InvalidParams, description))
+    }
+}
+
 /// What the endpoints share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ApiState {

@@ -5,12 +5,9 @@ use axum::body::Body;
 use axum::extract::State;
 
 use super::auth::Target;
-use super::error::Refusal;
 use super::openapi::{AUDIO_OFFER, OfBody, OfConnection, OfDescription, OfSession, SESSION};
 use super::{Answer, ApiState, body};
-use crate::control::request::{
-    CloseTracksRequest, ErrorCode, TracksRequest, TracksResponse, UpdateTracksRequest,
-};
+use crate::control::request::{CloseTracksRequest, TracksRequest, TracksResponse, UpdateTracksRequest};
 
 /// `POST /sessions/{session}/tracks/new`: push or pull.
 #[utoipa::path(
@@ -62,11 +59,7 @@ use crate::control::request::{
 )]
 pub(super) async fn new(State(api): State<ApiState>, target: Target, body: Body) -> Answer<TracksResponse> {
     let body: TracksRequest = body::required(body, &api.limits).await?;
-    let (asked, most) = (body.tracks.len(), api.limits.request_tracks_max);
-    if asked > most {
-        let description = format!("{asked} tracks in one request; split it into requests of at most {most}");
-        return Err(Refusal::new(ErrorCode::InvalidParams, description));
-    }
+    api.limits.check_items(body.tracks.len(), "tracks")?;
     Ok(Json(api.control.new_tracks(target.app, target.session, body).await?))
 }
 
