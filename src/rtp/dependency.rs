@@ -52,6 +52,13 @@ pub struct References {
 impl References {
     pub const NEAR: u32 = u128::BITS;
 
+    /// To the one frame that is `difference` before.
+    pub fn to(difference: u32) -> Self {
+        let mut references = Self::default();
+        references.add(difference);
+        references
+    }
+
     pub fn is_empty(&self) -> bool {
         self.near == 0 && !self.far
     }
@@ -390,7 +397,7 @@ mod tests {
         // Flags 00110, then indications of nine targets: switch, eight times not present; references 1, 17 and 300.
         let mut bits = String::from("00110") + "10" + &"00".repeat(8);
         bits += &format!("01{:04b}10{:08b}11{:012b}00", 0, 16, 299);
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('0');
         }
         let custom = (0..bits.len()).step_by(8).map(|at| u8::from_str_radix(&bits[at..at + 8], 2).unwrap());

@@ -38,12 +38,17 @@ impl Layer {
         Self { spatial: self.spatial.max(other.spatial), temporal: self.temporal.max(other.temporal) }
     }
 
-    fn bit(self) -> u32 {
-        1 << (u32::from(self.spatial) * (u32::from(Self::TEMPORAL_MAX) + 1) + u32::from(self.temporal))
+    /// Its place among all layers, below 32.
+    pub fn number(self) -> u8 {
+        self.spatial * (Self::TEMPORAL_MAX + 1) + self.temporal
     }
 
-    fn of_bit(bit: u32) -> Self {
-        Self { spatial: (bit / 8) as u8, temporal: (bit % 8) as u8 }
+    pub fn of_number(number: u8) -> Self {
+        Self { spatial: number / (Self::TEMPORAL_MAX + 1), temporal: number % (Self::TEMPORAL_MAX + 1) }
+    }
+
+    fn bit(self) -> u32 {
+        1 << self.number()
     }
 }
 
@@ -84,12 +89,12 @@ impl Points {
         std::iter::from_fn(move || {
             let bit = left.trailing_zeros();
             left &= left.wrapping_sub(1);
-            (bit < u32::BITS).then(|| Layer::of_bit(bit))
+            (bit < u32::BITS).then(|| Layer::of_number(bit as u8))
         })
     }
 
     pub fn highest(self) -> Option<Layer> {
-        self.0.checked_ilog2().map(Layer::of_bit)
+        self.0.checked_ilog2().map(|bit| Layer::of_number(bit as u8))
     }
 
     /// The best point within `bound`, or else the lowest there is: something is always better than nothing.

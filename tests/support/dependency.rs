@@ -161,7 +161,7 @@ struct Bits {
 impl Bits {
     fn put(&mut self, count: u32, value: u32) {
         for bit in (0..count).rev() {
-            if self.used % 8 == 0 {
+            if self.used.is_multiple_of(8) {
                 self.bytes.push(0);
             }
             *self.bytes.last_mut().unwrap() |= (value >> bit & 1) as u8 * (0x80 >> (self.used % 8));
