@@ -1,7 +1,6 @@
 // What both kinds of test page do with media: capture, play, count.
 
-export async function capture() {
-  const video = { width: 640, height: 360 };
+export async function capture(video = { width: 640, height: 360 }) {
   return (await navigator.mediaDevices.getUserMedia({ audio: true, video })).getTracks();
 }
 
@@ -24,6 +23,7 @@ export async function decoded(receiver) {
     frames: sum("framesDecoded"),
     samples: sum("totalSamplesReceived") - sum("concealedSamples"),
     energy: sum("totalAudioEnergy"),
+    seconds: sum("totalSamplesDuration"),
     width,
     height,
   };

@@ -13,6 +13,9 @@ let connection;
 client.peerConnection$.subscribe((current) => (connection = current));
 
 window.page = {
+  /** The proxy behind `prefix` knows the server. */
+  open() {},
+
   /** Publishes camera and microphone; returns the metadata that partytracks wants others to have. */
   async publish() {
     const pushes = (await capture()).map((track) => client.push(new BehaviorSubject(track)));
