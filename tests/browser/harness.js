@@ -20,6 +20,8 @@ import { routePartyTracksRequest } from "partytracks/server";
 import { chromium } from "playwright-core";
 import puppeteer from "puppeteer-core";
 
+import { Gateway } from "./gateway.js";
+
 export { sleep };
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
@@ -148,10 +150,14 @@ function udpPortIsFree(port) {
 
 // ---- The site -------------------------------------------------------------------------------------------
 
-/** Serves `pages/`, the demo's modules below `/demo/`, and partytracks' own proxy below `/partytracks/`. */
+/**
+ * Serves `pages/`, the demo's modules below `/demo/`, partytracks' own proxy below `/partytracks/`, and a gateway
+ * for WHIP and WHEP below `/whip/`.
+ */
 export async function startSite(server) {
+  const gateway = new Gateway(server);
   const site = http.createServer((request, response) => {
-    respond(server, request, response).catch((error) => response.writeHead(500).end(`${error.stack}`));
+    respond(server, gateway, request, response).catch((error) => response.writeHead(500).end(`${error.stack}`));
   });
   site.listen(0, "127.0.0.1");
   await once(site, "listening");
@@ -164,9 +170,10 @@ export async function startSite(server) {
   };
 }
 
-async function respond(server, request, response) {
+async function respond(server, gateway, request, response) {
   const { pathname } = new URL(request.url, "http://site");
   if (pathname.startsWith("/partytracks/")) return proxyPartyTracks(server, request, response);
+  if (pathname.startsWith("/whip/")) return gateway.respond(request, response);
   const demo = pathname.match(/^\/demo\/([\w-]+\.js)$/);
   const file = demo
     ? path.join(HERE, "../../src/demo/static", demo[1])
@@ -266,6 +273,7 @@ export class Page {
     /** Playwright's or Puppeteer's page: the few methods used here have the same form in both. */
     this.handle = handle;
     this.errors = errors;
+    this.isOpen = true;
   }
 
   call(name, ...args) {
@@ -273,8 +281,10 @@ export class Page {
     return this.handle.evaluate(run, [name, args]);
   }
 
-  close() {
-    return this.handle.close();
+  async close() {
+    if (!this.isOpen) return;
+    this.isOpen = false;
+    await this.handle.close();
   }
 }
 
@@ -307,6 +317,7 @@ export async function explained({ server, pages }, story) {
 }
 
 async function explain(page) {
+  if (!page.isOpen) return;
   const diagnosis = await page.call("diagnosis").catch((reason) => ({ none: `${reason}` }));
   const lines = Object.entries(diagnosis).flatMap(([name, value]) =>
     [value].flat().map((item) => `${name}: ${JSON.stringify(item)}`),

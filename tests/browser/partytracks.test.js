@@ -10,7 +10,7 @@ const PAIRINGS = [
   ["firefox", "firefox"],
   ["chromium", "firefox"],
 ];
-const LIMIT = { timeout: 60_000 };
+const LIMIT = { timeout: 120_000 };
 
 for (const [first, second] of PAIRINGS) {
   describe(`partytracks in ${first} and ${second}`, () => {
@@ -31,6 +31,34 @@ for (const [first, second] of PAIRINGS) {
       await pages[1].call("pull", metadata);
       await assertPlays(pages[1], 2);
       await assertPictureMoves(pages[1]);
+    }));
+  });
+}
+
+for (const [first, second] of [
+  ["chromium", "firefox"],
+  ["firefox", "chromium"],
+]) {
+  describe(`a simulcast of partytracks in ${first}, pulled in ${second}`, () => {
+    const { open, story } = scene();
+
+    it("the picture has the size that is preferred, and follows when another is", LIMIT, story(async () => {
+      const ada = await open(first, "partytracks");
+      const bob = await open(second, "partytracks");
+      const metadata = await ada.call("publishSimulcast");
+      await bob.call("pullSimulcast", metadata);
+      await until("three encodings", 60_000, async () => {
+        const { f, h, q } = await ada.call("sent");
+        return [f, h, q].every((encoding) => encoding?.frames > 10);
+      });
+      for (const rid of ["q", "f", "h", "q"]) {
+        await bob.call("prefer", rid);
+        await until(`pictures of encoding ${rid}`, 20_000, async () => {
+          const [sent, [video]] = [await ada.call("sent"), await bob.call("received")];
+          return video.height === sent[rid].height;
+        });
+      }
+      await assertPlays(bob, 1);
     }));
   });
 }

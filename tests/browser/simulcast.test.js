@@ -12,6 +12,7 @@ const PAIRINGS = [
   ["chromium", "chromium"],
   ["chromium", "firefox"],
   ["firefox", "chromium"],
+  ["firefox", "firefox"],
 ];
 
 for (const [first, second] of PAIRINGS) {

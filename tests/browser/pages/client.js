@@ -8,9 +8,12 @@ export class Client {
   session = null;
   log = [];
   #config;
+  #query;
 
-  constructor(config) {
+  /** `query` goes with every request. */
+  constructor(config, query = "") {
     this.#config = config;
+    this.#query = query;
   }
 
   async open() {
@@ -32,7 +35,7 @@ export class Client {
   async ask(method, path, body) {
     const headers = { Authorization: `Bearer ${this.#config.token}` };
     const init = { method, headers, body: body && JSON.stringify(body) };
-    const response = await fetch(`${this.#config.basePath}${path}`, init);
+    const response = await fetch(`${this.#config.basePath}${path}${this.#query}`, init);
     const answer = await response.json();
     this.log.push({ request: `${method} ${path}`, body, status: response.status, answer });
     if (!response.ok || answer.errorCode) throw new Error(`${method} ${path} failed: ${JSON.stringify(answer)}`);
