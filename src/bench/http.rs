@@ -95,8 +95,8 @@ fn text(body: &Value, pointer: &str) -> Result<String, BenchError> {
 
 /// Each item of a 200 can still have failed by itself.
 fn items_are_in_order(body: &Value) -> Result<(), BenchError> {
-    let items = body.pointer("/tracks").and_then(Value::as_array).into_iter().flatten();
-    match items.filter(|item| item.get("errorCode").is_some()).next() {
+    let mut items = body.pointer("/tracks").and_then(Value::as_array).into_iter().flatten();
+    match items.find(|item| item.get("errorCode").is_some()) {
         Some(item) => Err(BenchError(format!("a track was refused: {item}"))),
         None => Ok(()),
     }
