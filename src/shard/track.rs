@@ -1,7 +1,7 @@
 //! A track on one shard: its rings, who gets it, and the header shapes they get it in.
 //!
 //! Legs are dense and lie in the order of their sessions, so that a fan-out walks memory in order and walks
-//! several tracks side by side, subscriber by subscriber (`egress/merge.rs`). What many legs share, the shape of
+//! several tracks side by side, subscriber by subscriber (`egress/fan_out.rs`). What many legs share, the shape of
 //! the RTP header (payload types, extension ids, mid), is kept once and referred to by number.
 
 use crate::forward::leg::Leg;
