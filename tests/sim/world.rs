@@ -237,6 +237,7 @@ impl World {
             track_name: Some((*name).to_owned()),
             session_id: None,
             kind: None,
+            bidirectional_media_stream: None,
             simulcast: None,
         });
         let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
@@ -267,6 +268,7 @@ impl World {
             track_name: Some(name.to_owned()),
             session_id: None,
             kind: None,
+            bidirectional_media_stream: None,
             simulcast: None,
         };
         let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
@@ -302,6 +304,7 @@ impl World {
             track_name: Some(name.to_owned()),
             session_id: Some(self.clients[publisher.0].session.clone()),
             kind: None,
+            bidirectional_media_stream: None,
             simulcast,
         };
         let (handle, session) = (self.handle.clone(), self.session(who));
@@ -329,6 +332,7 @@ impl World {
             track_name: Some((*name).to_owned()),
             session_id: Some(self.clients[publisher.0].session.clone()),
             kind: None,
+            bidirectional_media_stream: None,
             simulcast: None,
         });
         let body = TracksRequest { tracks: remote.collect(), ..TracksRequest::default() };

@@ -337,6 +337,7 @@ impl<I: Io> Rig<I> {
             }],
             extensions: subscriber_extensions(),
             selection: Selection::default(),
+            is_resumable: false,
         };
         self.tell(peer.shard, Command::Subscribe { slot: peer.slot, leg: Box::new(leg), ack: 0 });
         let subscribers = &mut self.subscribers[track as usize];
