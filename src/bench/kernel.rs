@@ -339,12 +339,12 @@ impl Inbox {
     }
 }
 
-/// The hardware address that the calling thread's network namespace knows `ip` by, and the interface it is on.
-/// `None` until something was sent there.
-pub fn neighbour(ip: IpAddr) -> Option<([u8; 6], u32)> {
+/// The hardware address of the one neighbour that the calling thread's network namespace knows, and the interface
+/// it is on: the next hop to everywhere. `None` if there are others, or nothing was sent yet.
+pub fn only_neighbour() -> Option<([u8; 6], u32)> {
     let table = std::fs::read_to_string("/proc/thread-self/net/arp").ok()?;
-    let ip = ip.to_string();
-    let line = table.lines().find(|line| line.split_whitespace().next() == Some(&ip))?;
+    let mut lines = table.lines().skip(1);
+    let (line, None) = (lines.next()?, lines.next()) else { return None };
     let mut columns = line.split_whitespace().skip(3);
     let address = columns.next()?;
     let interface = interface_index(columns.nth(1)?)?;

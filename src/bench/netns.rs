@@ -98,11 +98,14 @@ pub struct Pair {
     pub far_ip: IpAddr,
     /// The interface of the far end, in its namespace.
     pub far_index: u32,
+    /// Addresses of the far end beside its own: 65,536 of them, all delivered to its sockets.
+    pub network: IpAddr,
 }
 
-/// Of the block for benchmarks (RFC 2544, appendix C.2.2), inside namespaces that nobody else sees.
+/// Both of the block for benchmarks (RFC 2544, appendix C.2.2), inside namespaces that nobody else sees.
 const NEAR_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const FAR_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+const NETWORK: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 0);
 const NEAR_MAC: &str = "02:00:c6:12:00:01";
 const FAR_MAC: &str = "02:00:c6:12:00:02";
 
@@ -123,8 +126,23 @@ impl Pair {
             // Known beforehand, so that no first packet waits for ARP.
             namespace.ip(&format!("neigh replace {peer} lladdr {peer_mac} dev {device} nud permanent"))?;
         }
+        far.ip(&format!("route add local {NETWORK}/16 dev lo"))?;
+        near.ip(&format!("route add {NETWORK}/16 via {FAR_IP}"))?;
         let far_index = far.run(|| kernel::interface_index("far"));
         let far_index = far_index.ok_or_else(|| BenchError("the veth pair has no far end".into()))?;
-        Ok(Self { near, near_ip: NEAR_IP.into(), far, far_ip: FAR_IP.into(), far_index })
+        Ok(Self {
+            near,
+            near_ip: NEAR_IP.into(),
+            far,
+            far_ip: FAR_IP.into(),
+            far_index,
+            network: NETWORK.into(),
+        })
+    }
+
+    /// One of the addresses of the network.
+    #[cfg(test)]
+    pub fn listener(&self, number: u16) -> IpAddr {
+        Ipv4Addr::from_bits(NETWORK.to_bits() | u32::from(number)).into()
     }
 }

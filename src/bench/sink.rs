@@ -1,12 +1,13 @@
 //! Counts SRTP before it costs anything: an XDP program on the generator's interface drops and counts the RTP
-//! that arrives for chosen UDP ports, so that ten thousand listeners can be measured by a generator that has one
+//! that arrives for chosen listeners, so that ten thousand of them can be measured by a generator that has one
 //! core.
 //!
-//! A port that is sunk loses only its SRTP (RFC 7983: first byte 128..=191; RFC 5761: second byte not
-//! 192..=223). STUN, DTLS and RTCP pass, so its client connects, stays connected and hears reports. A port that
-//! is not sunk loses nothing: its client is the sample that looks at every packet.
+//! A listener is an address: the last 16 bits are its number, the bits before are those of a network that all
+//! listeners share (an IPv4 /16, an IPv6 /112). One that is sunk loses only its SRTP (RFC 7983: first byte
+//! 128..=191; RFC 5761: second byte not 192..=223). STUN, DTLS and RTCP pass, so it connects, stays connected and
+//! hears reports. One that is not sunk loses nothing: it is the sample that looks at every packet.
 //!
-//! Each port has a counter per CPU. A listener's loss is what was sent to it less what was counted; order and
+//! Each listener has a counter per CPU. Its loss is what was sent to it less what was counted; order and
 //! duplicates only the sample can see.
 //!
 //! Understands Ethernet, IPv4 without options, IPv6 without extension headers; anything else passes. Relies on a
@@ -14,17 +15,18 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 
 use crate::io::xdp::assembler::{
-    Assembler, Helper, Instruction, Jump, Label, R0, R1, R2, R3, R4, R6, R7, R8, R9, R10, Size, XDP_DATA,
-    XDP_DATA_END, XDP_DROP, XDP_PASS,
+    Assembler, Helper, Instruction, Jump, Label, R0, R1, R2, R3, R4, R6, R7, R8, R9, R10, Register, Size,
+    XDP_DATA, XDP_DATA_END, XDP_DROP, XDP_PASS,
 };
 use crate::io::xdp::bpf::{Link, LoadError, Map, MapKind, Program, XdpMode};
 
-/// One entry for every number that a port can have.
-const PORTS: u32 = 1 << 16;
+/// One entry for every number that a listener can have.
+const LISTENERS: u32 = 1 << 16;
 
-/// Sunk ports of one interface, for as long as this lives.
+/// Sunk listeners of one interface, for as long as this lives.
 #[derive(Debug)]
 pub struct Sink {
     _link: Link,
@@ -63,15 +65,20 @@ impl fmt::Display for SinkError {
 impl std::error::Error for SinkError {}
 
 impl Sink {
-    /// Sinks the SRTP that arrives at the interface with this index, of the caller's network namespace, for
-    /// `ports`. In the driver if it can, else in the stack.
+    /// Sinks the SRTP that arrives at the interface with this index, of the caller's network namespace, for these
+    /// listeners of the network that has `network`, by number. In the driver if it can, else in the stack.
     ///
     /// # Errors
     /// Without the rights for bpf(2), or if the interface has an XDP program already.
-    pub fn attach(interface: u32, ports: impl IntoIterator<Item = u16>) -> Result<Self, SinkError> {
-        let sunk = Map::create(MapKind::Array, 4, 1, PORTS).map_err(SinkError::Map)?;
-        let counters = Map::create(MapKind::PerCpuArray, 4, 8, PORTS).map_err(SinkError::Map)?;
-        let program = Program::load_xdp(c"fanline_sink", &counting_program(&sunk, &counters))
+    pub fn attach(
+        interface: u32,
+        network: IpAddr,
+        sunk: impl IntoIterator<Item = u16>,
+    ) -> Result<Self, SinkError> {
+        let numbers = sunk;
+        let sunk = Map::create(MapKind::Array, 4, 1, LISTENERS).map_err(SinkError::Map)?;
+        let counters = Map::create(MapKind::PerCpuArray, 4, 8, LISTENERS).map_err(SinkError::Map)?;
+        let program = Program::load_xdp(c"fanline_sink", &counting_program(network, &sunk, &counters))
             .map_err(SinkError::Load)?;
         let native = Link::attach_xdp(&program, interface, XdpMode::Driver);
         let (link, mode) = match native {
@@ -82,8 +89,8 @@ impl Sink {
             }
         };
         let sink = Self { _link: link, sunk, counters, mode };
-        for port in ports {
-            sink.sink(port).map_err(SinkError::Map)?;
+        for number in numbers {
+            sink.sink(number).map_err(SinkError::Map)?;
         }
         Ok(sink)
     }
@@ -93,28 +100,28 @@ impl Sink {
         self.mode == XdpMode::Driver
     }
 
-    /// From here on SRTP to `port` is counted and dropped.
+    /// From here on SRTP to this listener is counted and dropped.
     ///
     /// # Errors
-    /// None that the kernel documents for a port.
-    pub fn sink(&self, port: u16) -> io::Result<()> {
-        self.sunk.set(&u32::from(port).to_ne_bytes(), &[1])
+    /// None that the kernel documents for a number.
+    pub fn sink(&self, number: u16) -> io::Result<()> {
+        self.sunk.set(&u32::from(number).to_ne_bytes(), &[1])
     }
 
-    /// From here on SRTP to `port` passes uncounted.
+    /// From here on SRTP to this listener passes uncounted.
     ///
     /// # Errors
     /// As [`sink`](Self::sink).
-    pub fn pass(&self, port: u16) -> io::Result<()> {
-        self.sunk.set(&u32::from(port).to_ne_bytes(), &[0])
+    pub fn pass(&self, number: u16) -> io::Result<()> {
+        self.sunk.set(&u32::from(number).to_ne_bytes(), &[0])
     }
 
-    /// SRTP packets to `port` that were sunk so far. One system call.
+    /// SRTP packets to this listener that were sunk so far. One system call.
     ///
     /// # Errors
     /// As [`sink`](Self::sink).
-    pub fn packets(&self, port: u16) -> io::Result<u64> {
-        self.counters.sum(u32::from(port))
+    pub fn packets(&self, number: u16) -> io::Result<u64> {
+        self.counters.sum(u32::from(number))
     }
 }
 
@@ -124,10 +131,11 @@ const ETHER_TYPE: i16 = 12;
 const IPV4: i16 = 20;
 const IPV4_FRAGMENT: i16 = 6;
 const IPV4_PROTOCOL: i16 = 9;
+const IPV4_DESTINATION: i16 = 16;
 const IPV6: i16 = 40;
 const IPV6_NEXT_HEADER: i16 = 6;
+const IPV6_DESTINATION: i16 = 24;
 const UDP: i16 = 8;
-const UDP_DESTINATION: i16 = 2;
 
 const IPPROTO_UDP: i32 = 17;
 
@@ -137,14 +145,15 @@ fn be16(number: u16) -> i32 {
 }
 
 /// Registers: `R6` the start of the frame, `R7` its end, `R8` the UDP header.
-fn counting_program(sunk: &Map, counters: &Map) -> Vec<Instruction> {
+fn counting_program(network: IpAddr, sunk: &Map, counters: &Map) -> Vec<Instruction> {
     let mut code = Assembler::default();
     let pass = code.label();
-    let udp = code.label();
     code.load(Size::Word, R6, R1, XDP_DATA);
     code.load(Size::Word, R7, R1, XDP_DATA_END);
-    find_udp(&mut code, udp, pass);
-    code.place(udp);
+    match network {
+        IpAddr::V4(network) => ipv4_udp(&mut code, network.octets(), pass),
+        IpAddr::V6(network) => ipv6_udp(&mut code, network.octets(), pass),
+    }
     only_srtp(&mut code, pass);
     count(&mut code, sunk, counters, pass);
     code.set(R0, XDP_DROP);
@@ -156,17 +165,16 @@ fn counting_program(sunk: &Map, counters: &Map) -> Vec<Instruction> {
 }
 
 /// Jumps to `pass` unless `length` bytes from `start` on are in the frame. Uses `R3`.
-fn need(code: &mut Assembler, start: crate::io::xdp::assembler::Register, length: i16, pass: Label) {
+fn need(code: &mut Assembler, start: Register, length: i16, pass: Label) {
     code.copy(R3, start);
     code.add_immediate(R3, i32::from(length));
     code.jump_if(Jump::Greater, R3, R7, pass);
 }
 
-fn find_udp(code: &mut Assembler, udp: Label, pass: Label) {
-    let ipv6 = code.label();
+/// Passes what is not UDP over IPv4 to the network.
+fn ipv4_udp(code: &mut Assembler, network: [u8; 4], pass: Label) {
     need(code, R6, ETHERNET + IPV4, pass);
     code.load(Size::Half, R2, R6, ETHER_TYPE);
-    code.jump_if_immediate(Jump::Equal, R2, be16(0x86dd), ipv6);
     code.jump_if_immediate(Jump::NotEqual, R2, be16(0x0800), pass);
     // Version 4, five words: no options.
     code.load(Size::Byte, R2, R6, ETHERNET);
@@ -176,16 +184,38 @@ fn find_udp(code: &mut Assembler, udp: Label, pass: Label) {
     code.jump_if_immediate(Jump::AnyBit, R2, be16(0x3fff), pass);
     code.load(Size::Byte, R2, R6, ETHERNET + IPV4_PROTOCOL);
     code.jump_if_immediate(Jump::NotEqual, R2, IPPROTO_UDP, pass);
+    to_network(code, ETHERNET + IPV4_DESTINATION, &network, pass);
     code.copy(R8, R6);
     code.add_immediate(R8, i32::from(ETHERNET + IPV4));
-    code.jump(udp);
+}
 
-    code.place(ipv6);
+/// Passes what is not UDP over IPv6 to the network.
+fn ipv6_udp(code: &mut Assembler, network: [u8; 16], pass: Label) {
     need(code, R6, ETHERNET + IPV6, pass);
+    code.load(Size::Half, R2, R6, ETHER_TYPE);
+    code.jump_if_immediate(Jump::NotEqual, R2, be16(0x86dd), pass);
     code.load(Size::Byte, R2, R6, ETHERNET + IPV6_NEXT_HEADER);
     code.jump_if_immediate(Jump::NotEqual, R2, IPPROTO_UDP, pass);
+    to_network(code, ETHERNET + IPV6_DESTINATION, &network, pass);
     code.copy(R8, R6);
     code.add_immediate(R8, i32::from(ETHERNET + IPV6));
+}
+
+/// Passes other destinations, and writes the key to the stack: the last 16 bits of the destination, in this
+/// host's order, as a word.
+fn to_network(code: &mut Assembler, at: i16, network: &[u8], pass: Label) {
+    let halves = network.chunks_exact(2).map(|half| u16::from_be_bytes([half[0], half[1]]));
+    let number_at = at + network.len() as i16 - 2;
+    for (half_at, half) in (at..number_at).step_by(2).zip(halves) {
+        code.load(Size::Half, R2, R6, half_at);
+        code.jump_if_immediate(Jump::NotEqual, R2, be16(half), pass);
+    }
+    code.load(Size::Byte, R2, R6, number_at);
+    code.load(Size::Byte, R4, R6, number_at + 1);
+    code.store_immediate(Size::Word, R10, -4, 0);
+    let (high, low) = if cfg!(target_endian = "little") { (-3, -4) } else { (-2, -1) };
+    code.store(Size::Byte, R10, high, R2);
+    code.store(Size::Byte, R10, low, R4);
 }
 
 /// RTP has version 2 in its first byte, and an RTCP type never in its second (RFC 7983 §7, RFC 5761 §4).
@@ -201,15 +231,8 @@ fn only_srtp(code: &mut Assembler, pass: Label) {
     code.place(srtp);
 }
 
-/// Passes what is for a port that is not sunk, else adds one to the port's counter of this CPU.
+/// Passes what is for a listener that is not sunk, else adds one to the listener's counter of this CPU.
 fn count(code: &mut Assembler, sunk: &Map, counters: &Map, pass: Label) {
-    // The key: the port in this host's order, in a word on the stack.
-    code.load(Size::Byte, R2, R8, UDP_DESTINATION);
-    code.load(Size::Byte, R4, R8, UDP_DESTINATION + 1);
-    code.store_immediate(Size::Word, R10, -4, 0);
-    let (high, low) = if cfg!(target_endian = "little") { (-3, -4) } else { (-2, -1) };
-    code.store(Size::Byte, R10, high, R2);
-    code.store(Size::Byte, R10, low, R4);
     for map in [sunk, counters] {
         code.load_map(R1, map);
         code.copy(R2, R10);
@@ -235,10 +258,11 @@ mod tests {
     use super::*;
     use crate::bench::netns::{Namespace, Pair};
 
-    const SUNK: u16 = 5_000;
-    const SAMPLED: u16 = 5_001;
+    const SUNK: u16 = 0x0102;
+    const SAMPLED: u16 = 0x0201;
+    const PORT: u16 = 5_000;
 
-    /// First bytes of what a client receives, and whether a sunk port still hears it.
+    /// First bytes of what a client receives, and whether a sunk listener still hears it.
     const KINDS: [(&str, [u8; 2], bool); 6] = [
         ("a STUN response", [0x01, 0x01], true),
         ("a DTLS record", [22, 254], true),
@@ -249,26 +273,26 @@ mod tests {
     ];
 
     fn exchange(pair: &Pair) {
-        let receiver = |port| {
-            let socket = pair.far.run(|| UdpSocket::bind((pair.far_ip, port))).unwrap();
+        let receiver = |number| {
+            let socket = pair.far.run(|| UdpSocket::bind((pair.listener(number), PORT))).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             socket
         };
         let (sunk, sampled) = (receiver(SUNK), receiver(SAMPLED));
         let sender = pair.near.run(|| UdpSocket::bind((pair.near_ip, 0))).unwrap();
-        let sink = pair.far.run(|| Sink::attach(pair.far_index, [SUNK])).unwrap();
+        let sink = pair.far.run(|| Sink::attach(pair.far_index, pair.network, [SUNK])).unwrap();
         for (_, start, _) in KINDS {
-            for port in [SUNK, SAMPLED] {
+            for number in [SUNK, SAMPLED] {
                 let datagram = [&start[..], &[7; 60]].concat();
-                sender.send_to(&datagram, (pair.far_ip, port)).unwrap();
+                sender.send_to(&datagram, (pair.listener(number), PORT)).unwrap();
             }
         }
         let mut buffer = [0; 100];
         for (kind, start, passes) in KINDS {
-            assert_eq!(sampled.recv(&mut buffer).unwrap(), 62, "{kind} to a port that is not sunk");
+            assert_eq!(sampled.recv(&mut buffer).unwrap(), 62, "{kind} to a listener that is not sunk");
             assert_eq!(buffer[..2], start);
             if passes {
-                assert_eq!(sunk.recv(&mut buffer).unwrap(), 62, "{kind} to a sunk port");
+                assert_eq!(sunk.recv(&mut buffer).unwrap(), 62, "{kind} to a sunk listener");
                 assert_eq!(buffer[..2], start);
             }
         }
@@ -276,13 +300,13 @@ mod tests {
         assert_eq!(sink.packets(SAMPLED).unwrap(), 0);
 
         sink.pass(SUNK).unwrap();
-        sender.send_to(&[0x80, 96, 1, 2], (pair.far_ip, SUNK)).unwrap();
-        assert_eq!(sunk.recv(&mut buffer).unwrap(), 4, "a port that is no longer sunk");
+        sender.send_to(&[0x80, 96, 1, 2], (pair.listener(SUNK), PORT)).unwrap();
+        assert_eq!(sunk.recv(&mut buffer).unwrap(), 4, "a listener that is no longer sunk");
         assert_eq!(sink.packets(SUNK).unwrap(), 2);
     }
 
     #[test]
-    fn a_sunk_port_loses_and_counts_its_srtp_and_nothing_else() {
+    fn a_sunk_listener_loses_and_counts_its_srtp_and_nothing_else() {
         match Pair::new() {
             Ok(pair) => exchange(&pair),
             Err(error) => eprintln!("skipped: {error}"),
@@ -290,10 +314,36 @@ mod tests {
     }
 
     #[test]
+    fn listeners_with_ipv6_addresses_are_counted_too() {
+        let pair = match Pair::new() {
+            Ok(pair) => pair,
+            Err(error) => return eprintln!("skipped: {error}"),
+        };
+        let far = "fd00:c612::2".parse().unwrap();
+        pair.far.ip("address add fd00:c612::2/64 dev far nodad").unwrap();
+        pair.near.ip("address add fd00:c612::1/64 dev near nodad").unwrap();
+        let sink = pair.far.run(|| Sink::attach(pair.far_index, far, [2])).unwrap();
+        let sender = pair.near.run(|| UdpSocket::bind("[::]:0")).unwrap();
+        sender.send_to(&[0x80, 96, 1, 2], (far, PORT)).unwrap();
+        // The first packet waits for its neighbour.
+        let arrived = (0..500).any(|_| {
+            let _ = rustix::event::poll(
+                &mut [],
+                Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 10_000_000 }),
+            );
+            sink.packets(2).unwrap() == 1
+        });
+        assert!(arrived);
+    }
+
+    #[test]
     fn an_interface_that_is_not_there_is_named() {
         match Namespace::new() {
             Ok(namespace) => {
-                let error = namespace.run(|| Sink::attach(4_711, [])).unwrap_err().to_string();
+                let error = namespace
+                    .run(|| Sink::attach(4_711, IpAddr::from([198, 19, 0, 0]), []))
+                    .unwrap_err()
+                    .to_string();
                 assert!(error.contains("4711"), "{error}");
             }
             Err(error) => eprintln!("skipped: {error}"),

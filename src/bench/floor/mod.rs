@@ -58,8 +58,8 @@ pub struct Settings {
           value_parser = clap::value_parser!(u16).range(16..=1_400))]
     bytes: Vec<u16>,
 
-    /// Send to this address, which is on the other end of --sink, instead of over a veth pair and loopback of our own
-    #[arg(long, value_name = "IP", requires = "sink")]
+    /// Send to addresses from this one on, a /16 behind --sink, instead of over a veth pair and loopback of our own
+    #[arg(long, value_name = "IP", requires = "sink", value_parser = network)]
     target: Option<Ipv4Addr>,
 
     /// Where what is sent to --target is counted and dropped: an interface in a named network namespace of this host
@@ -87,6 +87,16 @@ pub enum Group {
     Seal,
     /// From one core to another
     HandOff,
+}
+
+/// The last two bytes number the destinations.
+fn network(text: &str) -> Result<Ipv4Addr, String> {
+    let address: Ipv4Addr = text.parse().map_err(|_| "give an IPv4 address".to_owned())?;
+    if address.to_bits() & 0xffff == 0 {
+        Ok(address)
+    } else {
+        Err("give the first of a /16, like 198.19.0.0".into())
+    }
 }
 
 fn sink_place(text: &str) -> Result<(String, String), String> {
@@ -159,9 +169,8 @@ fn stages(settings: &Settings, left_out: &mut Vec<String>) -> Result<Vec<Stage>,
     if let (Some(target), Some((namespace, interface))) = (settings.target, &settings.sink) {
         return Ok(vec![Stage::target(target, namespace, interface)?]);
     }
-    let most = settings.destinations.iter().copied().max().unwrap_or(1);
     let mut stages = Vec::new();
-    for made in [Stage::veth(), Stage::loopback(most)] {
+    for made in [Stage::veth(), Stage::loopback()] {
         match made {
             Ok(stage) => stages.push(stage),
             Err(error) => left_out.push(error.to_string()),
@@ -185,7 +194,7 @@ fn rows(
         }
         for &destinations in &settings.destinations {
             for &bytes in &settings.bytes {
-                rows.extend(send::rows(stage, destinations.into(), bytes.into(), left_out));
+                rows.extend(send::rows(stage, destinations, bytes.into(), left_out));
             }
         }
     }

@@ -64,7 +64,7 @@ impl Case<'_> {
 }
 
 /// All ways that can be had; the others are named in `left_out`. The calling thread is in the stage's namespace.
-pub fn rows(stage: &Stage, destinations: usize, bytes: usize, left_out: &mut Vec<String>) -> Vec<Row> {
+pub fn rows(stage: &Stage, destinations: u16, bytes: usize, left_out: &mut Vec<String>) -> Vec<Row> {
     let case = Case { stage, destinations: stage.destinations(destinations), bytes };
     let mut rows = Vec::new();
     let mut add = |name: &str, made: io::Result<Row>| match made {
@@ -161,8 +161,8 @@ fn connected(case: &Case<'_>) -> io::Result<Row> {
 
 /// Whole frames past the IP stack; what it saves is what the stack costs.
 fn packet(case: &Case<'_>) -> io::Result<Row> {
-    let (mac, interface) = kernel::neighbour(case.stage.far_ip().into())
-        .ok_or_else(|| io::Error::other("the target's hardware address is not known"))?;
+    let (mac, interface) = kernel::only_neighbour()
+        .ok_or_else(|| io::Error::other("not one neighbour alone is known, to be the next hop"))?;
     let socket = kernel::packet_socket(interface)?;
     SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES)?;
     let payload = case.payload(1);

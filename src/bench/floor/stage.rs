@@ -15,21 +15,25 @@ use crate::bench::netns::{Namespace, Pair};
 use crate::bench::sink::Sink;
 use crate::bench::{BenchError, kernel};
 
-/// The first port of the destinations at the far end of a link.
-const FIRST_PORT: u16 = 20_000;
+/// The port of all destinations at the far end of a link: they differ in their addresses.
+const PORT: u16 = 20_000;
 
-/// One row to whom is sent, and what makes it vanish there.
+/// Where destinations on loopback have their addresses.
+const LOOPBACK_NETWORK: Ipv4Addr = Ipv4Addr::new(127, 64, 0, 0);
+
+/// A crowd to whom is sent, and what makes it vanish there.
 pub struct Stage {
     name: &'static str,
     detail: String,
     pub near_ip: Ipv4Addr,
-    far_ip: Ipv4Addr,
-    ports: Vec<u16>,
+    /// The first destination; the others count on from here.
+    network: Ipv4Addr,
+    port: u16,
     /// Where the sender is, unless it stays where it was called.
     near: Option<Namespace>,
     _far: Option<Namespace>,
     sink: Option<Sink>,
-    _receivers: Vec<UdpSocket>,
+    _receiver: Option<UdpSocket>,
 }
 
 /// What a report says about a stage.
@@ -47,10 +51,9 @@ impl Stage {
     pub fn veth() -> Result<Self, BenchError> {
         let left_out = |error: &dyn std::fmt::Display| BenchError(format!("veth: {error}"));
         let pair = Pair::new().map_err(|error| left_out(&error))?;
-        let ports: Vec<u16> = (FIRST_PORT..=FIRST_PORT + 30_000).collect();
-        let sink = pair.far.run(|| Sink::attach(pair.far_index, ports.iter().copied()));
+        let sink = pair.far.run(|| Sink::attach(pair.far_index, pair.network, 0..=u16::MAX));
         let sink = sink.map_err(|error| left_out(&error))?;
-        let (IpAddr::V4(near_ip), IpAddr::V4(far_ip)) = (pair.near_ip, pair.far_ip) else {
+        let (IpAddr::V4(near_ip), IpAddr::V4(network)) = (pair.near_ip, pair.network) else {
             return Err(left_out(&"our own pair speaks IPv4"));
         };
         Ok(Self {
@@ -58,74 +61,72 @@ impl Stage {
             detail: "veth pair between two namespaces, XDP drops on the far end, all on the sender's core"
                 .into(),
             near_ip,
-            far_ip,
-            ports,
+            network,
+            port: PORT,
             near: Some(pair.near),
             _far: Some(pair.far),
             sink: Some(sink),
-            _receivers: Vec::new(),
+            _receiver: None,
         })
     }
 
-    /// A target on a link of the caller's namespace, whose far end is `interface` in `namespace`.
+    /// A network on a link of the caller's namespace, whose far end is `interface` in `namespace`.
     ///
     /// # Errors
-    /// The namespace, its interface or a route to the target is not there, or the interface has a program already.
-    pub fn target(far_ip: Ipv4Addr, namespace: &str, interface: &str) -> Result<Self, BenchError> {
+    /// The namespace, its interface or a route to the network is not there, or the interface has a program already.
+    pub fn target(network: Ipv4Addr, namespace: &str, interface: &str) -> Result<Self, BenchError> {
         let far = Namespace::named(namespace)?;
         let index = far.run(|| kernel::interface_index(interface)).ok_or_else(|| {
             BenchError(format!(
                 "no interface `{interface}` in `{namespace}`; `ip -n {namespace} link` shows them"
             ))
         })?;
-        let ports: Vec<u16> = (FIRST_PORT..=FIRST_PORT + 30_000).collect();
-        let sink = far.run(|| Sink::attach(index, ports.iter().copied()));
+        let sink = far.run(|| Sink::attach(index, network.into(), 0..=u16::MAX));
         let sink = sink.map_err(|error| BenchError(error.to_string()))?;
-        let near_ip = route_to(far_ip).map_err(|error| BenchError(format!("no way to {far_ip}: {error}")))?;
+        let near_ip = route_to(network).map_err(|error| {
+            BenchError(format!("no way to {network}: {error}; `ip route get {network}` shows it"))
+        })?;
         let how = if sink.is_native() { "XDP drops in its driver" } else { "XDP drops in its stack" };
-        let detail = format!("{near_ip} to {far_ip} on {interface} in namespace {namespace}, {how}");
+        let detail = format!("{near_ip} to {network}/16 on {interface} in namespace {namespace}, {how}");
         let (_far, sink) = (Some(far), Some(sink));
         Ok(Self {
             name: "link",
             detail,
             near_ip,
-            far_ip,
-            ports,
+            network,
+            port: PORT,
             near: None,
             _far,
             sink,
-            _receivers: Vec::new(),
+            _receiver: None,
         })
     }
 
-    /// Sockets on loopback that nobody reads: they fill up, and then the kernel drops at their door. In a namespace
-    /// of its own if there are rights for one.
+    /// A socket on loopback that nobody reads: it fills up, and then the kernel drops at its door. In a namespace of
+    /// its own if there are rights for one.
     ///
     /// # Errors
-    /// There are not enough file descriptors for one socket per destination.
-    pub fn loopback(destinations: u16) -> Result<Self, BenchError> {
+    /// The process is out of file descriptors.
+    pub fn loopback() -> Result<Self, BenchError> {
         let (near, place) = match Namespace::new() {
             Ok(own) => (Some(own), "of a namespace of its own"),
             Err(_) => (None, "of this host"),
         };
         let opened = match &near {
-            Some(own) => own.run(|| full_receivers(destinations)),
-            None => full_receivers(destinations),
+            Some(own) => own.run(full_receiver),
+            None => full_receiver(),
         };
-        let receivers = opened.map_err(|error| {
-            BenchError(format!("loopback: cannot open {destinations} sockets: {error}; raise `ulimit -n`"))
-        })?;
-        let ports = receivers.iter().filter_map(|socket| Some(socket.local_addr().ok()?.port())).collect();
+        let (receiver, port) = opened.map_err(|error| BenchError(format!("loopback: {error}")))?;
         Ok(Self {
             name: "loopback",
-            detail: format!("loopback {place}, to sockets that are full"),
+            detail: format!("loopback {place}, to a socket that is full"),
             near_ip: Ipv4Addr::LOCALHOST,
-            far_ip: Ipv4Addr::LOCALHOST,
-            ports,
+            network: LOOPBACK_NETWORK,
+            port,
             near,
             _far: None,
             sink: None,
-            _receivers: receivers,
+            _receiver: Some(receiver),
         })
     }
 
@@ -138,6 +139,9 @@ impl Stage {
     }
 
     /// Moves the calling thread to the sender's end.
+    ///
+    /// # Errors
+    /// None for a namespace that we made.
     pub fn enter(&self) -> io::Result<()> {
         self.near.as_ref().map_or(Ok(()), Namespace::enter)
     }
@@ -147,31 +151,25 @@ impl Stage {
         self.name != "loopback"
     }
 
-    pub fn far_ip(&self) -> Ipv4Addr {
-        self.far_ip
-    }
-
-    /// Packets that have arrived, where a sink counts them.
-    pub fn arrived(&self, destinations: usize) -> io::Result<Option<u64>> {
+    /// Packets that have arrived at the first destinations, where a sink counts them.
+    ///
+    /// # Errors
+    /// None that the kernel documents.
+    pub fn arrived(&self, destinations: u16) -> io::Result<Option<u64>> {
         let Some(sink) = &self.sink else { return Ok(None) };
-        self.ports
-            .iter()
-            .take(destinations)
-            .map(|port| sink.packets(*port))
-            .sum::<io::Result<u64>>()
-            .map(Some)
+        (0..destinations).map(|number| sink.packets(number)).sum::<io::Result<u64>>().map(Some)
     }
 
-    /// The first `count` destinations; fewer if there are not as many.
-    pub fn destinations(&self, count: usize) -> Vec<SocketAddr> {
-        self.ports.iter().take(count).map(|port| (self.far_ip, *port).into()).collect()
+    pub fn destinations(&self, count: u16) -> Vec<SocketAddr> {
+        let address = |number| Ipv4Addr::from_bits(self.network.to_bits() | u32::from(number));
+        (0..count).map(|number| (address(number), self.port).into()).collect()
     }
 }
 
-/// Our address towards `far_ip`, and a first datagram there, so that the neighbour table knows it.
-fn route_to(far_ip: Ipv4Addr) -> io::Result<Ipv4Addr> {
+/// Our address towards `network`, and a first datagram there, so that the neighbour table knows the way.
+fn route_to(network: Ipv4Addr) -> io::Result<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.connect((far_ip, FIRST_PORT))?;
+    socket.connect((network, PORT))?;
     socket.send(&[0x80; 16])?;
     match socket.local_addr()?.ip() {
         IpAddr::V4(ip) => Ok(ip),
@@ -179,13 +177,10 @@ fn route_to(far_ip: Ipv4Addr) -> io::Result<Ipv4Addr> {
     }
 }
 
-fn full_receivers(count: u16) -> io::Result<Vec<UdpSocket>> {
-    (0..count)
-        .map(|_| {
-            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-            // The kernel raises it to its least (`SOCK_MIN_RCVBUF`), a few packets.
-            SockRef::from(&socket).set_recv_buffer_size(1)?;
-            Ok(socket)
-        })
-        .collect()
+fn full_receiver() -> io::Result<(UdpSocket, u16)> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // The kernel raises it to its least (`SOCK_MIN_RCVBUF`), a few packets.
+    SockRef::from(&socket).set_recv_buffer_size(1)?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
 }
