@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -21,6 +22,7 @@ use crate::time::Time;
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub host: HostFacts,
+    pub program: Program,
     /// With which it can be repeated.
     pub command: Vec<String>,
     pub speakers: u16,
@@ -32,6 +34,26 @@ pub struct Report {
     pub p99_against_first: Vec<f64>,
     /// Why these figures may not be the server's. Empty if nothing speaks against them.
     pub doubts: Vec<String>,
+}
+
+/// What was measured with, and as far as it is a server of this program's, what was measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Program {
+    pub version: &'static str,
+    /// Of the working tree, if this runs in one.
+    pub git_commit: Option<String>,
+    /// `debug` or `release`, by what the compiler was told.
+    pub build: &'static str,
+}
+
+impl Program {
+    pub fn this() -> Self {
+        let output = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
+        let commit = output.ok().filter(|output| output.status.success()).map(|output| output.stdout);
+        let commit = commit.map(|text| String::from_utf8_lossy(&text).trim().to_owned());
+        let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+        Self { version: env!("CARGO_PKG_VERSION"), git_commit: commit, build }
+    }
 }
 
 /// Percentiles in µs.
@@ -334,11 +356,13 @@ impl Report {
     ) -> Self {
         let first = phases.first().map_or(0, |phase| phase.delay_us.p99);
         let mut doubts: Vec<_> = phases.iter().flat_map(PhaseReport::doubts).collect();
-        if host.build == "debug" {
+        let program = Program::this();
+        if program.build == "debug" {
             doubts.push("this is a debug build: its figures are not to be compared with anything".into());
         }
         Self {
             host,
+            program,
             command: std::env::args().collect(),
             speakers: settings.speakers,
             tracks: usize::from(settings.speakers) * settings.shapes().len(),
@@ -374,19 +398,12 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        let Self { host, joins, .. } = self;
-        let mut text = format!(
-            "\n{} · {} cores · Linux {}{}\nfanline {}{} · {} build · {} speakers, {} tracks\n\n",
-            host.cpu,
-            host.cores,
-            host.kernel,
-            if host.is_virtual { " · virtual machine" } else { "" },
-            host.fanline,
-            host.git_commit.as_deref().map(|commit| format!(" ({commit})")).unwrap_or_default(),
-            host.build,
-            self.speakers,
-            self.tracks,
-        );
+        let Self { host, program: Program { version, git_commit, build }, joins, .. } = self;
+        let commit = git_commit.as_deref().map(|commit| format!(" ({commit})")).unwrap_or_default();
+        let (speakers, tracks) = (self.speakers, self.tracks);
+        let mut text = format!("\n{}", host.text());
+        text +=
+            &format!("fanline {version}{commit}, {build} build; {speakers} speakers, {tracks} tracks\n\n");
         text += &join_lines("joined", joins);
         if let Some(memory) = &self.memory {
             let per_listener = memory.per_listener_bytes.unwrap_or_default() as f64 / 1_024.0;

@@ -72,7 +72,7 @@ pub fn run(settings: Settings) -> Result<(), BenchError> {
 }
 
 async fn measure(settings: &Settings) -> Result<Report, BenchError> {
-    let host = HostFacts::gather();
+    let host = HostFacts::read();
     let mut room = Room::open(&settings.common).await?;
     let joins = room.join(settings.listeners, settings.common.joins_per_second).await?;
     let memory = room.memory();
