@@ -35,7 +35,7 @@ use tokio::time::sleep_until;
 use crate::control::datachannels::{Act, ChannelEvent, DataChannels};
 use crate::control::request::{Census, Request};
 use crate::control::session::{LegState, Remotes, Session, place_of};
-use crate::control::shards::{ShardLink, Shards};
+use crate::control::shards::{Placement, ShardLink, Shards};
 use crate::control::tracks::Tracks;
 use crate::control::transport::{Identity, Outcome, Sent};
 use crate::id::{LegId, SessionId, ShardId};
@@ -68,6 +68,8 @@ pub struct Settings {
     pub offer_timeout: Duration,
     /// How long a data channel that waits for its subscriber's first message may wait.
     pub ack_timeout: Duration,
+    /// How shards are chosen for new sessions.
+    pub placement: Placement,
     pub sessions_max: usize,
     pub tracks_max: u32,
 }
@@ -109,7 +111,7 @@ impl Control {
     ) -> Rc<Self> {
         let state = State {
             rng,
-            shards: Shards::new(links),
+            shards: Shards::new(links, settings.placement),
             sessions: HashMap::new(),
             remotes: Remotes::new(),
             tracks: Tracks::default(),
