@@ -7,6 +7,7 @@
 //! bandwidth estimate, [`receive`] keeps the statistics and asks for what is missing, and [`keyframe`]
 //! asks for a fresh start when asking for packets is of no use.
 
+pub mod estimate;
 pub mod keyframe;
 pub mod leg;
 pub mod picture;
