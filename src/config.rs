@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::Benchmark;
 use crate::control::request::AppId;
 
 pub use source::{ConfigError, Origin};
@@ -36,6 +37,9 @@ enum Verb {
     /// Run the server.
     #[command(after_help = SOURCES_HELP)]
     Serve(Box<Config>),
+    /// Measure a server, or this host.
+    #[command(subcommand)]
+    Bench(Benchmark),
 }
 
 const SOURCES_HELP: &str = "\
@@ -157,6 +161,7 @@ pub struct Config {
 #[derive(Debug)]
 pub enum Loaded {
     Serve(Box<Config>),
+    Bench(Benchmark),
     /// Help or version: a text for standard output, and nothing else to do.
     Text(String),
 }
@@ -195,6 +200,7 @@ impl Config {
                 config.resolve(&origins, host)?;
                 Ok(Loaded::Serve(config))
             }
+            Layered::Parsed(CommandLine { verb: Verb::Bench(benchmark) }, _) => Ok(Loaded::Bench(benchmark)),
         }
     }
 
@@ -207,7 +213,7 @@ impl Config {
     ) -> Result<Vec<App>, ConfigError> {
         match Self::load(args, env, host)? {
             Loaded::Serve(config) => Ok(config.apps),
-            Loaded::Text(_) => Ok(Vec::new()),
+            Loaded::Bench(_) | Loaded::Text(_) => Ok(Vec::new()),
         }
     }
 

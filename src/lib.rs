@@ -36,9 +36,11 @@
 //!
 //! ```text
 //! main → server → api → control → shard → forward → rtp      shard → io, ring, table      control → sdp
+//! main → bench → control, rtp, io
 //! ```
 
 pub mod api;
+pub mod bench;
 pub mod config;
 pub mod control;
 pub mod demo;

@@ -1,5 +1,5 @@
-//! The program: reads the settings, starts logging, greets, runs the server. The only file that prints,
-//! exits, or touches what a process has one of: its allocator, its log, its environment.
+//! The program: reads the settings, starts logging, greets, runs the server or a benchmark. The only file of the
+//! server that prints, exits, or touches what a process has one of: its allocator, its log, its environment.
 //!
 //! Exit codes: 0 after a signal, 1 if the server failed while running, 2 if a setting must change first.
 
@@ -11,6 +11,7 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use tracing_subscriber::EnvFilter;
 
+use fanline::bench::{self, Benchmark};
 use fanline::config::{App, Config, Host, Loaded, LogFormat};
 use fanline::server::{self, Ready, ServerError};
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     };
     match Config::load(std::env::args_os(), std::env::vars_os(), &host) {
         Ok(Loaded::Serve(config)) => serve(*config, host),
+        Ok(Loaded::Bench(benchmark)) => measure(benchmark),
         Ok(Loaded::Text(text)) => {
             print(&text);
             ExitCode::SUCCESS
@@ -52,6 +54,13 @@ fn serve(mut config: Config, host: Host) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ ServerError::Start(_)) => fail(EXIT_SETTING, &error.to_string()),
         Err(error @ ServerError::Failed(_)) => fail(EXIT_FAILED, &error.to_string()),
+    }
+}
+
+fn measure(benchmark: Benchmark) -> ExitCode {
+    match bench::run(benchmark) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(EXIT_FAILED, &error.to_string()),
     }
 }
 

@@ -69,6 +69,18 @@ const ABSENCES: &[Absence] = &[
     },
     Absence {
         under: &["src/"],
+        but_in: &["src/main.rs", "src/config.rs", "src/bench/"],
+        names: &["bench::"],
+        reason: "the load generator uses the server's parts, never the reverse",
+    },
+    Absence {
+        under: &["src/bench/"],
+        but_in: &[],
+        names: &["shard::", "forward::", "api::", "server::"],
+        reason: "it meets a server as clients do: over HTTP and UDP, whoever wrote it",
+    },
+    Absence {
+        under: &["src/"],
         but_in: &["src/control/transport.rs", "src/control/keys.rs", "src/bench/"],
         names: &["str0m"],
         reason: "str0m changes between minor versions; two files meet it (and the load generator's clients)",

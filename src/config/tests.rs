@@ -17,7 +17,7 @@ fn load(flags: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     match Config::load(args, env, &host())? {
         Loaded::Serve(config) => Ok(*config),
-        Loaded::Text(text) => panic!("not a configuration: {text}"),
+        loaded => panic!("not a configuration: {loaded:?}"),
     }
 }
 

@@ -30,6 +30,7 @@ pub mod sim;
 mod socket;
 pub mod udp;
 pub mod uring;
+pub mod xdp;
 
 pub use bell::Bell;
 pub use socket::BindError;

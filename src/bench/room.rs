@@ -1,0 +1,14 @@
+//! room
+use clap::Args;
+
+use super::BenchError;
+
+/// The settings of `fanline bench room`.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {}
+
+/// # Errors
+/// Always.
+pub fn run(Settings {}: Settings) -> Result<(), BenchError> {
+    Err(BenchError("bench room is not there yet".into()))
+}
