@@ -3,6 +3,8 @@
 //! `cargo test --test estimate -- --nocapture` prints the table of the comparison. All is in virtual time and
 //! seeded: `FANLINE_SIM_SEED=N` runs another draw.
 
+#![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure, in its helpers too")]
+
 mod ours;
 mod path;
 mod reno;

@@ -109,7 +109,7 @@ pub fn run(flow: &mut impl Flow, conditions: &Conditions) -> Trace {
         let now = START.plus_us(at_us);
         let at_s = at_us as f64 / 1e6;
         let bitrate_bps = (conditions.capacity)(at_s) as u64;
-        if at_us % 10_000 == 0 {
+        if at_us.is_multiple_of(10_000) {
             let queue_bytes = (bitrate_bps * conditions.queue_ms / 8_000).max(6_000);
             let jitter = Duration::from_millis(conditions.jitter_ms);
             let rate = Some(Rate { bitrate_bps, queue_bytes });
@@ -128,7 +128,7 @@ pub fn run(flow: &mut impl Flow, conditions: &Conditions) -> Trace {
         if let Some(reno) = &mut reno {
             reno.step(now, &acks).iter().for_each(|bytes| sender.send(far, bytes));
         }
-        if at_us % 100_000 == 0 {
+        if at_us.is_multiple_of(100_000) {
             trace.push(Sample {
                 at_s,
                 capacity_bps: bitrate_bps as f64,

@@ -90,11 +90,11 @@ impl Theirs {
         let (offer, pending) = api.apply().unwrap();
         let answer = receiver.rtc.sdp_api().accept_offer(offer).unwrap();
         sender.rtc.sdp_api().accept_answer(pending, answer).unwrap();
-        let (mut forth, mut back) = (Vec::new(), Vec::new());
+        let mut back = Vec::new();
         for ms in 0..MEETING_MS {
             let now = began + Duration::from_millis(ms);
-            forth = sender.step(now, &mut std::mem::take(&mut back).into_iter());
-            back = receiver.step(now, &mut std::mem::take(&mut forth).into_iter());
+            let forth = sender.step(now, &mut back.into_iter());
+            back = receiver.step(now, &mut forth.into_iter());
         }
         assert!(sender.connected && receiver.connected, "they meet in time");
         let pt = sender.rtc.media(mid).unwrap().remote_pts()[0];

@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn times_go_on_when_the_reference_clock_wraps() {
         let (mut history, mut recorder) = (SendHistory::new(), ArrivalRecorder::new());
-        let wrap = Time(((START.0 / 64_000 >> 24) + 1 << 24) * 64_000);
+        let wrap = Time((((START.0 / 64_000) >> 24) + 1) * (64_000 << 24));
         let mut arrivals = Vec::new();
         for arrived in [Time(wrap.0 - 70_000), Time(wrap.0 + 70_000)] {
             let sequence = history.push(100, 0, arrived);
