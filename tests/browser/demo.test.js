@@ -3,55 +3,59 @@
 import assert from "node:assert/strict";
 import { mkdir } from "node:fs/promises";
 import path from "node:path";
-import { after, before, it } from "node:test";
+import { after, before, describe, it } from "node:test";
 
-import { Browsers, sleep, startServer, until } from "./harness.js";
+import { startServer, until } from "./harness.js";
+import { stage } from "./stage.js";
 
-const browsers = new Browsers();
 const LIMIT = { timeout: 60_000 };
+const pages = [];
 let server;
 
-// Without an app of ours the server makes its own, and only then serves the demo.
-before(async () => (server = await startServer({ app: null })));
-after(async () => {
-  await browsers.stop();
-  await server?.stop();
-});
+describe("the demo room", () => {
+  // Without an app of ours the server makes its own, and only then serves the demo.
+  before(async () => (server = await startServer({ app: null })));
+  after(async () => {
+    await Promise.all(pages.splice(0).map((page) => page.close()));
+    await server?.stop();
+  });
 
-it("two visitors see each other, a third listens, and a camera goes off and on", LIMIT, async () => {
-  const ada = await visit("Ada", "both");
-  const bob = await visit("Bob", "both");
-  await assertSees(ada, ["Bob"]);
-  await assertSees(bob, ["Ada"]);
+  it("two visitors see each other, a third listens, and a camera goes off and on", LIMIT, async () => {
+    const ada = await visit("Ada", "both");
+    const bob = await visit("Bob", "both");
+    await assertSees(ada, ["Bob"]);
+    await assertSees(bob, ["Ada"]);
 
-  const lee = await visit("Lee", "none");
-  await assertSees(lee, ["Ada", "Bob"]);
-  await screenshot(ada, "demo-light.png", "light");
-  await screenshot(lee, "demo-dark.png", "dark");
-  await assertFigures(bob, "Ada");
+    const lee = await visit("Lee", "none");
+    await assertSees(lee, ["Ada", "Bob"]);
+    await screenshot(ada, "demo-light.png", "light");
+    await screenshot(lee, "demo-dark.png", "dark");
+    await assertFigures(bob, "Ada");
 
-  await ada.handle.click("#camera");
-  await until("Ada's camera to go off", 10_000, async () => (await tileOf(bob, "Ada")).isDark);
-  await ada.handle.click("#camera");
-  await assertSees(bob, ["Ada"]);
-  await assertSees(lee, ["Ada"]);
+    await ada.handle.click("#camera");
+    await until("Ada's camera to go off", 10_000, async () => (await tileOf(bob, "Ada")).isDark);
+    await ada.handle.click("#camera");
+    await assertSees(bob, ["Ada"]);
+    await assertSees(lee, ["Ada"]);
 
-  await ada.handle.click("#microphone");
-  await until("Ada to be shown as muted", 5_000, async () => (await tileOf(bob, "Ada")).badge === "muted");
+    await ada.handle.click("#microphone");
+    await until("Ada to be shown as muted", 5_000, async () => (await tileOf(bob, "Ada")).badge === "muted");
 
-  await ada.handle.click("#leave");
-  await until("Ada to be gone", 5_000, async () => !(await tileOf(bob, "Ada")));
-  assert.deepEqual([ada, bob, lee].flatMap(({ errors }) => errors), []);
-});
+    await ada.handle.click("#leave");
+    await until("Ada to be gone", 5_000, async () => !(await tileOf(bob, "Ada")));
+    assert.deepEqual([ada, bob, lee].flatMap(({ errors }) => errors), []);
+  });
 
-it("says so when the server goes away", LIMIT, async () => {
-  const eve = await visit("Eve", "audio");
-  await server.stop();
-  await until("a message", 10_000, async () => /cannot be reached|lost/.test(await status(eve)));
+  it("says so when the server goes away", LIMIT, async () => {
+    const eve = await visit("Eve", "audio");
+    await server.stop();
+    await until("a message", 10_000, async () => /cannot be reached|lost/.test(await status(eve)));
+  });
 });
 
 async function visit(name, role) {
-  const page = await browsers.chromium.open(`${server.url}/demo#browser-test`);
+  const page = await stage.browsers.chromium.open(`${server.url}/demo#browser-test`);
+  pages.push(page);
   await page.handle.fill("#name", name);
   await page.handle.check(`input[value=${role}]`);
   await page.handle.click("#enter");
@@ -65,9 +69,9 @@ async function assertSees(page, names) {
       const tile = await tileOf(page, name);
       return tile?.videoWidth > 0 && !tile.isDark && tile;
     }).catch(explain(page));
-    await sleep(1_000);
-    const { currentTime } = await tileOf(page, name);
-    assert(currentTime > seen.currentTime, `the picture of ${name} stands at ${currentTime} s`);
+    await until(`the picture of ${name} to move on from ${seen.currentTime} s`, 5_000, async () => {
+      return (await tileOf(page, name)).currentTime > seen.currentTime;
+    });
   }
 }
 

@@ -1,43 +1,30 @@
 // One camera in three sizes, and viewers who choose among them while they watch.
 
 import assert from "node:assert/strict";
-import { after, before, describe, it } from "node:test";
+import { before, describe, it } from "node:test";
 
-import { Browsers, startServer, startSite } from "./harness.js";
-import { explained, until } from "./harness.js";
+import { until } from "./harness.js";
+import { scene } from "./stage.js";
 
 const LIMIT = { timeout: 90_000 };
-const browsers = new Browsers();
-let server;
-let site;
-
-before(async () => {
-  server = await startServer();
-  site = await startSite(server);
-});
-after(async () => {
-  await browsers.stop();
-  site?.stop();
-  await server?.stop();
-});
 
 const PAIRINGS = [
   ["chromium", "chromium"],
   ["chromium", "firefox"],
   ["firefox", "chromium"],
+  ["firefox", "firefox"],
 ];
 
 for (const [first, second] of PAIRINGS) {
   describe(`a simulcast of ${first}, seen by ${second}`, () => {
+    const { open, story } = scene();
     let ada;
     let bob;
     let camera;
     before(async () => {
-      ada = await openPeer(first);
-      bob = await openPeer(second);
+      ada = await open(first, "simulcast");
+      bob = await open(second, "simulcast");
     });
-    after(() => Promise.all([ada?.close(), bob?.close()]));
-    const story = (tell) => () => explained({ server, pages: [ada, bob].filter(Boolean) }, tell);
 
     it("the publisher's bandwidth estimate rises until it sends all three encodings", LIMIT, story(async () => {
       camera = await ada.call("publish");
@@ -81,10 +68,4 @@ for (const [first, second] of PAIRINGS) {
       });
     }
   });
-}
-
-async function openPeer(browser) {
-  const page = await browsers[browser].open(`${site.url}/simulcast.html`);
-  await page.call("open", server.config);
-  return page;
 }

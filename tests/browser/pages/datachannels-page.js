@@ -8,6 +8,8 @@ let config;
 let session;
 
 window.page = {
+  session: () => session,
+
   async open(present) {
     config = present;
     session = (await ask("POST", "/sessions/new")).sessionId;

@@ -1,7 +1,16 @@
 // What both kinds of test page do with media: capture, play, count.
 
-export async function capture() {
-  const video = { width: 640, height: 360 };
+/** Chromium makes three encodings of a picture from this size on. */
+export const SIMULCAST = {
+  video: { width: 960, height: 540, frameRate: 15 },
+  encodings: [
+    { rid: "q", scaleResolutionDownBy: 4, maxBitrate: 60_000 },
+    { rid: "h", scaleResolutionDownBy: 2, maxBitrate: 120_000 },
+    { rid: "f", maxBitrate: 300_000 },
+  ],
+};
+
+export async function capture(video = { width: 640, height: 360 }) {
   return (await navigator.mediaDevices.getUserMedia({ audio: true, video })).getTracks();
 }
 
@@ -24,6 +33,7 @@ export async function decoded(receiver) {
     frames: sum("framesDecoded"),
     samples: sum("totalSamplesReceived") - sum("concealedSamples"),
     energy: sum("totalAudioEnergy"),
+    seconds: sum("totalSamplesDuration"),
     width,
     height,
   };
@@ -34,6 +44,14 @@ export async function encoded(sender) {
   const streams = [...(await sender.getStats()).values()].filter(({ type }) => type === "outbound-rtp");
   const { frameWidth: width, frameHeight: height } = streams.at(-1) ?? {};
   return { kind: sender.track.kind, width, height };
+}
+
+/** Height and frames by rid of what a sender of several encodings sends. */
+export async function encodings(sender) {
+  const streams = [...(await sender.getStats()).values()].filter(({ type }) => type === "outbound-rtp");
+  return Object.fromEntries(
+    streams.map(({ rid, frameHeight, framesSent }) => [rid, { height: frameHeight, frames: framesSent }]),
+  );
 }
 
 /** All statistics that matter for a failure. */

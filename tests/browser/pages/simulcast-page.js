@@ -1,15 +1,7 @@
 // A peer that publishes its camera in three encodings, or pulls those of another, under remote control.
 
 import { Api } from "/demo/api.js";
-import { play, statistics } from "/media.js";
-
-/** Chromium makes three encodings of a picture from this size on. */
-const SIZE = { width: 960, height: 540, frameRate: 15 };
-const ENCODINGS = [
-  { rid: "q", scaleResolutionDownBy: 4, maxBitrate: 100_000 },
-  { rid: "h", scaleResolutionDownBy: 2, maxBitrate: 250_000 },
-  { rid: "f", maxBitrate: 600_000 },
-];
+import { SIMULCAST, encodings, play, statistics } from "/media.js";
 
 const connection = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
 let config;
@@ -23,8 +15,8 @@ window.page = {
   },
 
   async publish() {
-    const [track] = (await navigator.mediaDevices.getUserMedia({ video: SIZE })).getTracks();
-    transceiver = connection.addTransceiver(track, { direction: "sendonly", sendEncodings: ENCODINGS });
+    const [track] = (await navigator.mediaDevices.getUserMedia({ video: SIMULCAST.video })).getTracks();
+    transceiver = connection.addTransceiver(track, { direction: "sendonly", sendEncodings: SIMULCAST.encodings });
     const vp8 = RTCRtpSender.getCapabilities("video").codecs.filter(({ mimeType }) => /VP8|rtx/.test(mimeType));
     transceiver.setCodecPreferences?.(vp8);
     await connection.setLocalDescription(await connection.createOffer());
@@ -57,13 +49,7 @@ window.page = {
     await transceiver.sender.setParameters(parameters);
   },
 
-  /** Height and frames by rid of what leaves. */
-  async sent() {
-    const streams = [...(await connection.getStats()).values()].filter(({ type }) => type === "outbound-rtp");
-    return Object.fromEntries(
-      streams.map(({ rid, frameHeight, framesSent }) => [rid, { height: frameHeight, frames: framesSent }]),
-    );
-  },
+  sent: () => encodings(transceiver.sender),
 
   async received() {
     const streams = [...(await transceiver.receiver.getStats()).values()];
