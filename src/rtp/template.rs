@@ -22,6 +22,7 @@ pub struct HeaderTemplate {
     bytes: [u8; HEADER_LEN_MAX],
     len: usize,
     one_byte_form: bool,
+    marked: Option<usize>,
 }
 
 impl HeaderTemplate {
@@ -30,7 +31,7 @@ impl HeaderTemplate {
         if let Some(start) = bytes.first_chunk_mut() {
             *start = [0x80, u8::from(marker) << 7 | payload_type & 0x7f];
         }
-        Self { bytes, len: ELEMENTS_START, one_byte_form: true }
+        Self { bytes, len: ELEMENTS_START, one_byte_form: true, marked: None }
     }
 
     /// Adds an extension element. False, and nothing is added, if it does not fit any more or no form can
@@ -95,12 +96,30 @@ impl HeaderTemplate {
         self.bytes.get(..self.len).unwrap_or(&[])
     }
 
-    /// Where in the header the value of element `id` starts, for values that differ per subscriber.
+    /// Remembers where the value of element `id` is, which each packet that leaves has for itself. To be called after
+    /// [`finish`](Self::finish).
+    pub fn mark(&mut self, id: u8) {
+        self.marked = self.offset_of(id);
+    }
+
+    /// Where the marked value starts, if there is one.
+    pub fn marked(&self) -> Option<usize> {
+        self.marked
+    }
+
+    /// Where in the header the value of element `id` starts.
     pub fn offset_of(&self, id: u8) -> Option<usize> {
         let mut elements = Header::parse(self.as_bytes()).ok()?.extensions(self.as_bytes());
         std::iter::from_fn(|| elements.next_range())
             .find(|&(known, _)| known == id)
             .map(|(_, range)| range.start)
+    }
+}
+
+/// Writes a value of two bytes over the one at `at`, as [`HeaderTemplate::marked`] has it.
+pub fn stamp(header: &mut [u8], at: usize, value: u16) {
+    if let Some(place) = header.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *place = value.to_be_bytes();
     }
 }
 
@@ -188,6 +207,18 @@ mod tests {
         assert_eq!((header.sequence, header.timestamp, header.ssrc), (0xfffe, 0x0102_0304, 0xdead_beef));
         assert_eq!((header.marker, header.payload_type, header.len), (true, 111, 20));
         assert_eq!(bytes[12..], template.as_bytes()[12..]);
+    }
+
+    #[test]
+    fn stamp_writes_the_marked_value_only() {
+        let mut template = finished(&[(3, &[7]), (5, &[0; 2])]);
+        assert_eq!(template.marked(), None);
+        template.mark(5);
+        let mut bytes = template.as_bytes().to_vec();
+        stamp(&mut bytes, template.marked().unwrap(), 0xabcd);
+        let header = Header::parse(&bytes).unwrap();
+        let elements: Vec<_> = header.extensions(&bytes).collect();
+        assert_eq!(elements, [(3, &[7][..]), (5, &[0xab, 0xcd])]);
     }
 
     #[test]

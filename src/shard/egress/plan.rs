@@ -3,10 +3,10 @@
 use crate::drop_reason::{DropCounts, DropReason};
 use crate::forward::coalesce::{Coalescer, Coalescing, Item, Placed};
 use crate::forward::picture::PictureNumbering;
-use crate::io::{Io, Path};
-use crate::rtp::srtp::Sealer;
+use crate::io::Io;
 use crate::shard::egress::lane::Lanes;
 use crate::shard::egress::outgoing::Outgoing;
+use crate::shard::session::Destination;
 use crate::shard::track::Tracks;
 
 /// A packet for one subscriber, by places in [`Lanes`].
@@ -66,7 +66,7 @@ impl Plan {
     /// Sends everything. Returns how many packets left.
     pub fn send(
         &mut self,
-        (path, sealer): (&Path, &Sealer),
+        to: &mut Destination<'_>,
         lanes: &Lanes,
         tracks: &Tracks,
         io: &mut impl Io,
@@ -80,8 +80,8 @@ impl Plan {
         let mut sent = 0;
         for placed in order {
             let Some(planned) = self.packets.get(placed.at) else { continue };
-            match planned.send(placed.padding, (path, sealer), lanes, tracks, io) {
-                Ok(()) => sent += 1,
+            match planned.send(placed.padding, to, lanes, tracks, io) {
+                Ok(_) => sent += 1,
                 Err(reason) => self.drops.count(reason),
             }
         }
@@ -93,18 +93,18 @@ impl Planned {
     fn send(
         &self,
         padding: u8,
-        (path, sealer): (&Path, &Sealer),
+        to: &mut Destination<'_>,
         lanes: &Lanes,
         tracks: &Tracks,
         io: &mut impl Io,
-    ) -> Result<(), DropReason> {
+    ) -> Result<usize, DropReason> {
         let lane = lanes.all.get(self.lane).ok_or(DropReason::TrackGone)?;
         let header = lanes.header(self.header).ok_or(DropReason::CodecNotNegotiated)?;
         let fresh = lanes.packet(self.packet).ok_or(DropReason::TrackGone)?;
         let track = tracks.get(lane.track).ok_or(DropReason::TrackGone)?;
         let encoding = track.encodings.get(usize::from(fresh.encoding)).ok_or(DropReason::TrackGone)?;
         let out = Outgoing {
-            header: header.as_bytes(),
+            header,
             payload: [&[], encoding.ring.bytes(fresh.payload.clone())],
             padding,
             ssrc: self.ssrc,
@@ -112,6 +112,6 @@ impl Planned {
             timestamp: self.timestamp,
             picture: fresh.picture.map(|picture| (picture, self.pictures)),
         };
-        out.send(path, sealer, io)
+        out.send(to, io)
     }
 }
