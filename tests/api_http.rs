@@ -113,7 +113,7 @@ async fn pretend_control(mut requests: mpsc::Receiver<Request>) {
             Request::NewDataChannels { session, reply, .. }
             | Request::UpdateDataChannels { session, reply, .. }
             | Request::CloseDataChannels { session, reply, .. } => {
-                let none = DataChannelsResponse { data_channels: vec![] };
+                let none = DataChannelsResponse { data_channels: vec![], available_bitrate_bps: None };
                 let _ = reply.send(fate_of(session).map(|()| none));
             }
             Request::Census { reply } => {
