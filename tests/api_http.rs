@@ -113,7 +113,7 @@ async fn pretend_control(mut requests: mpsc::Receiver<Request>) {
             Request::NewDataChannels { session, reply, .. }
             | Request::UpdateDataChannels { session, reply, .. }
             | Request::CloseDataChannels { session, reply, .. } => {
-                let none = DataChannelsResponse { data_channels: vec![], available_bitrate_bps: None };
+                let none = DataChannelsResponse { data_channels: vec![] };
                 let _ = reply.send(fate_of(session).map(|()| none));
             }
             Request::Census { reply } => {
@@ -148,7 +148,7 @@ fn state() -> SessionState {
         session_id: None,
         status: Status::Active,
     };
-    SessionState { tracks: vec![track], data_channels: vec![] }
+    SessionState { tracks: vec![track], data_channels: vec![], available_bitrate_bps: None }
 }
 
 fn tracks_response(tracks: Vec<TrackResult>) -> TracksResponse {

@@ -64,8 +64,9 @@ impl Bandwidth {
         self.retransmittable > 0
     }
 
+    /// Takes a packet that has been sent, and counted as such, off the budget for retransmissions.
     pub fn count_retransmitted(&mut self, bytes: usize) {
-        self.retransmittable -= bytes as i64;
+        self.retransmittable -= bytes as i64 * (100 + RETRANSMITTED_PERCENT) / 100;
     }
 }
 
@@ -81,6 +82,7 @@ mod tests {
             bandwidth.count_sent(1_000, Time(0));
             sent += 1_000;
             while bandwidth.may_retransmit() {
+                bandwidth.count_sent(1_000, Time(0));
                 bandwidth.count_retransmitted(1_000);
                 again += 1_000;
             }
