@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use crate::control::request::{RidOrder, Simulcast};
 use crate::forward::select::Selection;
+use crate::forward::speech::Loudness;
 use crate::id::{MediaKind, SessionId, ShardId, TrackKey};
 use crate::sdp::{Codec, Receive};
 use crate::shard::command::TrackConfig;
@@ -21,6 +22,8 @@ pub struct Track {
     pub receive: Receive,
     /// Whether packets flow.
     pub active: bool,
+    /// How loud it is, if its packets tell.
+    pub loudness: Option<Loudness>,
     /// Told when `active` changes or the track ends.
     pub changed: Rc<Notify>,
     /// Legs per shard. A shard stays here until it has dropped its copy of the track.
@@ -116,6 +119,7 @@ impl Tracks {
             name,
             receive,
             active: false,
+            loudness: None,
             changed: Rc::new(Notify::new()),
             legs: HashMap::new(),
             config,
@@ -138,6 +142,12 @@ impl Tracks {
         if let Some(track) = self.tracks.get_mut(&key) {
             track.active = active;
             track.changed.notify_waiters();
+        }
+    }
+
+    pub fn set_loudness(&mut self, key: TrackKey, loudness: Loudness) {
+        if let Some(track) = self.tracks.get_mut(&key) {
+            track.loudness = Some(loudness);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use crate::forward::rewrite::SendCodec;
 use crate::forward::select::Selection;
+use crate::forward::speech::Loudness;
 use crate::id::{LegId, MediaKind, Mid, Rid, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
 use crate::rtp::codec::VideoCodec;
@@ -99,6 +100,8 @@ pub enum Event {
     TrackActive(TrackKey),
     /// No packet of a track for the media timeout.
     TrackSilent(TrackKey),
+    /// How loud a track is: when speaking begins or ends, and else once a second if it has changed.
+    Loudness(TrackKey, Loudness),
     /// Once a second, by value.
     Snapshot(Box<ShardSnapshot>),
 }
