@@ -127,6 +127,9 @@ pub enum Backend {
     Uring,
 }
 
+/// How shards are chosen for new sessions.
+pub use crate::control::shards::Placement;
+
 /// Whether `/demo` is served. `auto` serves it beside a development app only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Demo {
