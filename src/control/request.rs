@@ -298,8 +298,7 @@ pub struct TrackObject {
 #[serde(rename_all = "camelCase")]
 pub struct Simulcast {
     pub preferred_rid: Option<String>,
-    /// What to do when the subscriber's bandwidth is short. Read, so that a wrong value is refused, but of no
-    /// effect: nothing is left for want of bandwidth.
+    /// What to do when the subscriber's bandwidth is short.
     #[serde(default, deserialize_with = "null_as_default")]
     pub priority_ordering: RidOrder,
     /// What to do while the publisher does not send the preferred encoding.
