@@ -14,6 +14,7 @@
 
 pub mod allocate;
 pub mod coalesce;
+pub mod estimate;
 pub mod gaps;
 pub mod glance;
 pub mod keyframe;
