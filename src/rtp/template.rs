@@ -22,7 +22,7 @@ pub struct HeaderTemplate {
     bytes: [u8; HEADER_LEN_MAX],
     len: usize,
     one_byte_form: bool,
-    marked: Option<usize>,
+    remembered: Option<usize>,
 }
 
 impl HeaderTemplate {
@@ -31,7 +31,7 @@ impl HeaderTemplate {
         if let Some(start) = bytes.first_chunk_mut() {
             *start = [0x80, u8::from(marker) << 7 | payload_type & 0x7f];
         }
-        Self { bytes, len: ELEMENTS_START, one_byte_form: true, marked: None }
+        Self { bytes, len: ELEMENTS_START, one_byte_form: true, remembered: None }
     }
 
     /// Adds an extension element. False, and nothing is added, if it does not fit any more or no form can
@@ -98,13 +98,13 @@ impl HeaderTemplate {
 
     /// Remembers where the value of element `id` is, which each packet that leaves has for itself. To be called after
     /// [`finish`](Self::finish).
-    pub fn mark(&mut self, id: u8) {
-        self.marked = self.offset_of(id);
+    pub fn remember(&mut self, id: u8) {
+        self.remembered = self.offset_of(id);
     }
 
-    /// Where the marked value starts, if there is one.
-    pub fn marked(&self) -> Option<usize> {
-        self.marked
+    /// Where the remembered value starts, if there is one.
+    pub fn remembered(&self) -> Option<usize> {
+        self.remembered
     }
 
     /// Where in the header the value of element `id` starts.
@@ -116,8 +116,15 @@ impl HeaderTemplate {
     }
 }
 
-/// Writes a value of two bytes over the one at `at`, as [`HeaderTemplate::marked`] has it.
-pub fn stamp(header: &mut [u8], at: usize, value: u16) {
+/// Sets the marker bit.
+pub fn mark(header: &mut [u8]) {
+    if let Some(marker_and_type) = header.get_mut(1) {
+        *marker_and_type |= 0x80;
+    }
+}
+
+/// Puts a value of two bytes at a place in an element.
+pub fn put_u16(header: &mut [u8], at: usize, value: u16) {
     if let Some(place) = header.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
         *place = value.to_be_bytes();
     }
@@ -210,12 +217,12 @@ mod tests {
     }
 
     #[test]
-    fn stamp_writes_the_marked_value_only() {
+    fn value_put_at_the_remembered_place_changes_nothing_else() {
         let mut template = finished(&[(3, &[7]), (5, &[0; 2])]);
-        assert_eq!(template.marked(), None);
-        template.mark(5);
+        assert_eq!(template.remembered(), None);
+        template.remember(5);
         let mut bytes = template.as_bytes().to_vec();
-        stamp(&mut bytes, template.marked().unwrap(), 0xabcd);
+        put_u16(&mut bytes, template.remembered().unwrap(), 0xabcd);
         let header = Header::parse(&bytes).unwrap();
         let elements: Vec<_> = header.extensions(&bytes).collect();
         assert_eq!(elements, [(3, &[7][..]), (5, &[0xab, 0xcd])]);
