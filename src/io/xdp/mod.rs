@@ -107,6 +107,17 @@ impl XdpIo {
         self.sockets.local_addr()
     }
 
+    /// Whether a datagram on this path would leave past the stack now. If that is not known, it will be soon.
+    pub fn goes_by_frames(&mut self, path: &Path) -> bool {
+        self.routes.learn();
+        self.routes.find(path).is_some()
+    }
+
+    /// What has gone past the stack, out of [`Io::counters`].
+    pub fn past_the_stack(&self) -> IoCounters {
+        self.counters
+    }
+
     /// Datagrams for other shards that found no room on the way.
     pub fn lost(&self) -> u64 {
         self.exchange.lost()

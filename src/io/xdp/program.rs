@@ -117,8 +117,8 @@ const CONTEXT: Register = R6;
 const PACKET: Register = R2;
 const END: Register = R3;
 
-/// Where the key lies on the stack.
-const KEY: i16 = -(KEY_BYTES as i16);
+/// Where the key lies on the stack: aligned to 8.
+const KEY: i16 = -(KEY_BYTES.next_multiple_of(8) as i16);
 
 fn assemble(sockets: &Map, destinations: &Map, packet_bytes_max: usize) -> Vec<Instruction> {
     let mut code = Assembler::default();
@@ -185,4 +185,23 @@ fn need(code: &mut Assembler, len: i32, otherwise: Label) {
 /// What a half-word in network order reads as.
 fn on_wire(value: u16) -> i32 {
     u16::from_ne_bytes(value.to_be_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bpf::tests::has_bpf;
+    use super::*;
+
+    #[test]
+    fn the_verifier_takes_the_program_for_any_length_of_packets() {
+        if !has_bpf() {
+            return;
+        }
+        let sockets = Map::create(MapKind::Sockets, 4, 4, 1).unwrap();
+        let destinations = Map::create(MapKind::Hash, KEY_BYTES, 1, 1).unwrap();
+        for packet_bytes_max in [1_792, 3_840] {
+            let code = assemble(&sockets, &destinations, packet_bytes_max);
+            Program::load_xdp(c"fanline", &code).unwrap();
+        }
+    }
 }
