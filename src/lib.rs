@@ -26,7 +26,8 @@
 //! * Nothing on the packet path allocates, locks, logs, or reads a clock (`tests/no_alloc.rs`, `tests/tidy.rs`).
 //! * An answer of the API with a 2xx means that the data plane has it.
 //! * Time, randomness and addresses are arguments, so that `tests/sim` can run it all in virtual time.
-//! * `unsafe` lives in [`ring`] and [`table`], both proved with loom, in [`io::uring`], and in one call of `control`.
+//! * `unsafe` lives in [`ring`] and [`table`], both proved with loom, in [`io::uring`] and `io::xdp`, in the bare system calls of
+//!   [`bench::kernel`], and in one call of `control`.
 //!
 //! # Reading order
 //!

@@ -23,7 +23,7 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ use tokio::time::sleep_until;
 
 use crate::control::datachannels::{Act, ChannelEvent, DataChannels};
 use crate::control::request::{Census, Request};
-use crate::control::session::{LegState, Session, place_of};
+use crate::control::session::{LegState, Remotes, Session, place_of};
 use crate::control::shards::{ShardLink, Shards};
 use crate::control::tracks::Tracks;
 use crate::control::transport::{Identity, Outcome, Sent};
@@ -82,8 +82,7 @@ struct State {
     rng: StdRng,
     shards: Shards,
     sessions: HashMap<SessionId, Session>,
-    /// Which session an address was verified for, per shard.
-    remotes: HashMap<(ShardId, SocketAddr), SessionId>,
+    remotes: Remotes,
     tracks: Tracks,
     channels: DataChannels,
     /// What transports have reported of data channels and nobody has looked at.
@@ -110,7 +109,7 @@ impl Control {
             rng,
             shards: Shards::new(links),
             sessions: HashMap::new(),
-            remotes: HashMap::new(),
+            remotes: Remotes::new(),
             tracks: Tracks::default(),
             channels: DataChannels::default(),
             channel_news: VecDeque::new(),
@@ -236,10 +235,7 @@ impl Control {
                 ended.push((session.id, why));
             }
             if session.offered_at.is_some_and(|at| now >= at + settings.offer_timeout) {
-                session.offered_at = None;
-                session.offers_server_events = false;
-                session.negotiation.abandon_offer();
-                session.pulled.retain(|pulled| pulled.leg != LegState::Offered);
+                session.abandon_offer();
             }
         }
     }

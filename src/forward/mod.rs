@@ -7,11 +7,16 @@
 //! bandwidth estimate, [`receive`] keeps the statistics and asks for what is missing, and [`keyframe`]
 //! asks for a fresh start when asking for packets is of no use.
 
+pub mod allocate;
+pub mod gaps;
 pub mod keyframe;
+pub mod layers;
 pub mod leg;
 pub mod picture;
+pub mod rates;
 pub mod receive;
 pub mod rewrite;
 pub mod select;
+pub mod speech;
 pub mod track_ring;
 pub mod transport_cc;

@@ -56,7 +56,8 @@ pub enum Command {
         track: TrackKey,
         ack: Ack,
     },
-    /// The session gets the track from the next packet on.
+    /// The session gets the track from the next packet on. Goes on in the numbers of a resumable leg of the same
+    /// SSRC, if there was one.
     Subscribe {
         slot: SessionSlot,
         leg: Box<LegConfig>,
@@ -169,4 +170,6 @@ pub struct LegConfig {
     /// The ids of the subscriber's session that its m-line negotiated.
     pub extensions: ExtensionMap,
     pub selection: Selection,
+    /// Another leg may follow under this SSRC when this one has ended: its numbers are kept for that.
+    pub is_resumable: bool,
 }

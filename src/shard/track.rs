@@ -84,6 +84,7 @@ impl Track {
 
     /// Adds a subscriber that was one of another track, and goes on as if that were this one.
     pub fn adopt_leg(&mut self, mut leg: Leg, config: &LegConfig, now: Time) {
+        leg.id = config.id;
         leg.move_to_another_track(config.selection);
         self.take_in(leg, config, now);
     }
@@ -265,6 +266,7 @@ mod tests {
             codecs: Vec::new(),
             extensions: ExtensionMap::default(),
             selection: Selection::default(),
+            is_resumable: false,
         }
     }
 

@@ -82,11 +82,9 @@ impl Core {
                 Some(ack)
             }
             Command::Unsubscribe { slot, leg, track, ack } => {
-                if let Some(track) = self.tracks.get_mut(track) {
-                    track.remove_leg(leg);
-                }
-                if let Some(session) = self.sessions.get_mut(slot) {
-                    session.legs.retain(|known| known.id != leg);
+                let leg = self.tracks.get_mut(track).and_then(|track| track.remove_leg(leg));
+                if let (Some(leg), Some(session)) = (leg, self.sessions.get_mut(slot)) {
+                    session.end_leg(leg);
                 }
                 Some(ack)
             }
@@ -148,8 +146,11 @@ impl Core {
     fn subscribe(&mut self, slot: SessionSlot, config: &LegConfig, now: Time) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let Some(track) = self.tracks.get_mut(config.track) else { return };
-        session.legs.push(LegRef::new(config.track, config.id, config.ssrc, track.config.kind));
-        track.add_leg(slot, config, now);
+        session.legs.push(LegRef::new(config, track.config.kind));
+        match session.resume_leg(config.ssrc) {
+            Some(leg) => track.adopt_leg(leg, config, now),
+            None => track.add_leg(slot, config, now),
+        }
         session.report_due = now;
         self.timers.hasten(slot, &mut session.timer, now);
         if session.opener.is_some() {
@@ -178,9 +179,9 @@ impl Core {
     /// Forgets a track, its rings and its legs.
     fn remove_track(&mut self, key: TrackKey) {
         let Some(track) = self.tracks.remove(key) else { return };
-        for leg in &track.legs {
+        for leg in track.legs {
             if let Some(session) = self.sessions.get_mut(leg.session) {
-                session.legs.retain(|known| known.id != leg.id);
+                session.end_leg(leg);
             }
         }
     }

@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure, in its helpers too")]
 
+mod bidirectional;
 mod client;
 mod close;
 mod datachannels;
@@ -17,4 +18,5 @@ mod push;
 mod server;
 mod sessions;
 mod stop;
+mod thirdparty;
 mod update;

@@ -236,6 +236,7 @@ impl World {
             track_name: Some((*name).to_owned()),
             session_id: None,
             kind: None,
+            bidirectional_media_stream: None,
             simulcast: None,
         });
         let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
@@ -266,6 +267,7 @@ impl World {
             track_name: Some(name.to_owned()),
             session_id: None,
             kind: None,
+            bidirectional_media_stream: None,
             simulcast: None,
         };
         let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
@@ -301,6 +303,7 @@ impl World {
             track_name: Some(name.to_owned()),
             session_id: Some(self.clients[publisher.0].session.clone()),
             kind: None,
+            bidirectional_media_stream: None,
             simulcast,
         };
         let (handle, session) = (self.handle.clone(), self.session(who));
@@ -328,6 +331,7 @@ impl World {
             track_name: Some((*name).to_owned()),
             session_id: Some(self.clients[publisher.0].session.clone()),
             kind: None,
+            bidirectional_media_stream: None,
             simulcast: None,
         });
         let body = TracksRequest { tracks: remote.collect(), ..TracksRequest::default() };

@@ -315,6 +315,7 @@ impl<I: Io> Rig<I> {
             }],
             extensions: subscriber_extensions(),
             selection: Selection::default(),
+            is_resumable: false,
         };
         self.tell(peer.shard, Command::Subscribe { slot: peer.slot, leg: Box::new(leg), ack: 0 });
         if !self.subscribers.contains(peer.shard) {
