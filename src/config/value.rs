@@ -123,8 +123,10 @@ pub enum LogFormat {
 /// How shards reach the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Backend {
+    Auto,
     Udp,
     Uring,
+    Xdp,
 }
 
 /// Whether `/demo` is served. `auto` serves it beside a development app only.

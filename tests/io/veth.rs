@@ -50,7 +50,8 @@ impl Veth {
             (io, bell.clone())
         };
         let options = XdpOptions { interface: Some(NEAR.to_owned()), best: self.rung, ..Default::default() };
-        xdp::open(sockets.iter().map(bind).collect(), &options)
+        let opened = xdp::open(sockets.iter().map(bind).collect(), &options)?;
+        Ok(opened.into_iter().map(|(io, _)| io).collect())
     }
 
     /// Backends that share the interface, one per address and bell.

@@ -288,7 +288,7 @@ fn the_interface_is_that_of_the_advertised_address_or_of_the_default_route() {
         let (addr, bell) = socket(NEAR_V4);
         let io = UdpIo::bind(addr, bell.clone(), UdpOptions::default()).unwrap();
         let options = XdpOptions { advertise, ..Default::default() };
-        xdp::open(vec![(io, bell)], &options).map(|ios| ios[0].rung()).map_err(|refused| refused.reason)
+        xdp::open(vec![(io, bell)], &options).map(|ios| ios[0].0.rung()).map_err(|refused| refused.reason)
     };
     assert_eq!(rung(vec![NEAR_V4.parse().unwrap()]), Ok(Rung::Copy));
     assert!(rung(vec![]).is_err());
@@ -305,7 +305,7 @@ fn two_backends_that_face_each_other_lose_nothing() {
         let (addr, bell) = socket(FAR_V4);
         let io = UdpIo::bind(addr, bell.clone(), UdpOptions::default()).unwrap();
         let options = XdpOptions { interface: Some(FAR.to_owned()), ..Default::default() };
-        xdp::open(vec![(io, bell)], &options).unwrap().remove(0)
+        xdp::open(vec![(io, bell)], &options).unwrap().remove(0).0
     });
     await_frames(&mut far, &to(addr));
     for round in 0..50 {

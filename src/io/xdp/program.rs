@@ -52,7 +52,7 @@ impl std::fmt::Display for RedirectError {
         match self {
             Self::Map(error) => write!(f, "no BPF map: {error}"),
             Self::Load(error) => write!(f, "the kernel does not take the redirect program: {error}"),
-            Self::Attach(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
+            Self::Attach(error) if is_taken(error) => {
                 write!(f, "another XDP program is attached to the interface (`ip link` shows it)")
             }
             Self::Attach(error) => write!(f, "the redirect program cannot be attached: {error}"),
@@ -63,23 +63,25 @@ impl std::fmt::Display for RedirectError {
 impl std::error::Error for RedirectError {}
 
 impl Redirect {
-    /// Attaches to `interface`, in the driver if it can, else in the stack, with nothing to redirect yet.
-    /// Packets longer than `packet_bytes_max` will be left to the kernel.
-    pub fn attach(interface: u32, packet_bytes_max: usize) -> Result<Self, RedirectError> {
+    /// Attaches to `interface` by the first of `modes` that it knows, with nothing to redirect yet. Packets longer
+    /// than `packet_bytes_max` will be left to the kernel.
+    pub fn attach(interface: u32, modes: &[XdpMode], packet_bytes_max: usize) -> Result<Self, RedirectError> {
         let map =
             |kind, key, value, entries| Map::create(kind, key, value, entries).map_err(RedirectError::Map);
         let sockets = map(MapKind::Sockets, 4, 4, QUEUES_MAX)?;
         let destinations = map(MapKind::Hash, KEY_BYTES, 1, DESTINATIONS_MAX)?;
         let code = assemble(&sockets, &destinations, packet_bytes_max);
         let program = Program::load_xdp(c"fanline", &code).map_err(RedirectError::Load)?;
-        let attach = |mode| Link::attach_xdp(&program, interface, mode).map(|link| (link, mode));
-        let busy = |error: &Error| matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
-        let attached = attach(XdpMode::Driver).or_else(|error| match busy(&error) {
-            true => Err(error),
-            false => attach(XdpMode::Generic),
-        });
-        let (link, mode) = attached.map_err(RedirectError::Attach)?;
-        Ok(Self { _link: link, sockets, destinations, mode })
+        let mut refusal = Error::from_raw_os_error(libc::EOPNOTSUPP);
+        for &mode in modes {
+            match Link::attach_xdp(&program, interface, mode) {
+                Ok(link) => return Ok(Self { _link: link, sockets, destinations, mode }),
+                // Below another program in the driver, one in the stack would see nothing.
+                Err(error) if is_taken(&error) => return Err(RedirectError::Attach(error)),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(RedirectError::Attach(refusal))
     }
 
     pub fn mode(&self) -> XdpMode {
@@ -99,6 +101,11 @@ impl Redirect {
     pub fn remove_destination(&self, ip: IpAddr, port: u16) -> io::Result<()> {
         self.destinations.remove(&key(ip, port))
     }
+}
+
+/// Another program is attached.
+fn is_taken(error: &Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
 }
 
 fn key(ip: IpAddr, port: u16) -> [u8; KEY_BYTES] {

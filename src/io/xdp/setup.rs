@@ -69,6 +69,18 @@ impl Default for XdpOptions {
 pub struct Refused {
     pub sockets: Vec<(UdpIo, Bell)>,
     pub reason: String,
+    /// Whether the reason is the interface that was asked for.
+    pub blames_interface: bool,
+}
+
+impl Refused {
+    /// Gives up backends that are not wanted for their rung.
+    pub fn of(ios: Vec<(XdpIo, Bell)>) -> Self {
+        let rung = ios.first().map_or(Rung::Packet, |(io, _)| io.rung());
+        let reason = format!("the best that can be had is {rung}");
+        let sockets = ios.into_iter().map(|(io, bell)| (io.sockets, bell)).collect();
+        Self { sockets, reason, blames_interface: false }
+    }
 }
 
 impl fmt::Debug for Refused {
@@ -79,10 +91,16 @@ impl fmt::Debug for Refused {
 
 /// Makes a backend of each shard's socket, given with the bell that ends its waits. Shard n gets queue n of the
 /// interface, if there is one and it can be had.
-pub fn open(sockets: Vec<(UdpIo, Bell)>, options: &XdpOptions) -> Result<Vec<XdpIo>, Refused> {
-    match prepare(&sockets, options) {
+pub fn open(sockets: Vec<(UdpIo, Bell)>, options: &XdpOptions) -> Result<Vec<(XdpIo, Bell)>, Refused> {
+    let interface = match choose(options) {
+        Ok(interface) => interface,
+        Err(reason) => {
+            return Err(Refused { sockets, reason, blames_interface: options.interface.is_some() });
+        }
+    };
+    match prepare(&sockets, interface, options.best) {
         Ok(prepared) => Ok(prepared.furnish(sockets)),
-        Err(reason) => Err(Refused { sockets, reason }),
+        Err(reason) => Err(Refused { sockets, reason, blames_interface: false }),
     }
 }
 
@@ -94,15 +112,13 @@ struct Prepared {
     redirect: Option<Arc<Redirect>>,
 }
 
-fn prepare(sockets: &[(UdpIo, Bell)], options: &XdpOptions) -> Result<Prepared, String> {
-    let mut questions = Questions::open().map_err(|error| format!("no netlink socket: {error}"))?;
-    let interface = choose(&mut questions, options)?;
-    let redirect = attach(&interface, options.best);
+fn prepare(sockets: &[(UdpIo, Bell)], interface: Interface, best: Rung) -> Result<Prepared, String> {
+    let redirect = attach(&interface, best);
     let mut wires = Vec::new();
     let mut said_packet = redirect.is_none();
     for number in 0..sockets.len() {
         let wire = match redirect.as_ref() {
-            Some(redirect) => queue(&interface, number as u32, redirect, options.best),
+            Some(redirect) => queue(&interface, number as u32, redirect, best),
             None => Err(None),
         };
         let wire = wire.or_else(|reason| {
@@ -130,18 +146,18 @@ fn prepare(sockets: &[(UdpIo, Bell)], options: &XdpOptions) -> Result<Prepared, 
 }
 
 impl Prepared {
-    fn furnish(self, sockets: Vec<(UdpIo, Bell)>) -> Vec<XdpIo> {
+    fn furnish(self, sockets: Vec<(UdpIo, Bell)>) -> Vec<(XdpIo, Bell)> {
         let Self { interface, wires, routes, redirect } = self;
         let ports: Vec<_> = sockets.iter().map(|(io, bell)| (io.local_addr().port(), bell.clone())).collect();
         let exchanges = exchange::join(&ports, interface.index);
         let parts = sockets.into_iter().zip(wires).zip(routes).zip(exchanges).enumerate();
         let ios = parts.map(|(shard, ((((sockets, bell), (wire, rung)), routes), exchange))| {
             info!(shard, interface = interface.name, "packets go by {rung}");
-            XdpIo {
+            let io = XdpIo {
                 wire,
                 port: sockets.local_addr().port(),
                 sockets,
-                bell,
+                bell: bell.clone(),
                 routes,
                 exchange,
                 reserved: Reserved::Nowhere,
@@ -150,14 +166,16 @@ impl Prepared {
                 receives: 0,
                 rung,
                 _redirect: redirect.clone(),
-            }
+            };
+            (io, bell)
         });
         ios.collect()
     }
 }
 
 /// The interface that was named, or the one that clients most likely reach.
-fn choose(questions: &mut Questions, options: &XdpOptions) -> Result<Interface, String> {
+fn choose(options: &XdpOptions) -> Result<Interface, String> {
+    let mut questions = Questions::open().map_err(|error| format!("no netlink socket: {error}"))?;
     if let Some(name) = &options.interface {
         return questions.interface(name).map_err(|error| about(name, &error));
     }
@@ -190,7 +208,11 @@ fn attach(interface: &Interface, best: Rung) -> Option<Redirect> {
         return None;
     }
     let packet_bytes_max = Memory::received_bytes_max_at(interface.mtu);
-    match Redirect::attach(interface.index, packet_bytes_max) {
+    let modes: &[XdpMode] = match best {
+        Rung::GenericCopy => &[XdpMode::Generic],
+        _ => &[XdpMode::Driver, XdpMode::Generic],
+    };
+    match Redirect::attach(interface.index, modes, packet_bytes_max) {
         Ok(redirect) => Some(redirect),
         Err(error) => {
             warn!("--io xdp: no AF_XDP on {}, going on with a packet socket: {error}", interface.name);
