@@ -186,8 +186,7 @@ fn address(config: &Config, shard: usize) -> SocketAddr {
 }
 
 fn udp_options(config: &Config) -> UdpOptions {
-    let default = UdpOptions::default();
-    UdpOptions { gso_segments_max: if config.no_gso { 1 } else { default.gso_segments_max }, ..default }
+    UdpOptions { gso_segments_max: config.segments_max(), ..UdpOptions::default() }
 }
 
 fn port_error(BindError { addr, source }: &BindError) -> StartError {

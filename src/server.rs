@@ -26,6 +26,7 @@ use crate::control::request::ControlHandle;
 use crate::control::transport::Identity;
 use crate::control::{self, Control};
 use crate::demo::{self, DemoApp};
+use crate::forward::coalesce::Coalescing;
 use crate::id::ShardId;
 use crate::io::{Bell, Io};
 use crate::shard::{Shard, ShardSettings};
@@ -152,7 +153,7 @@ fn start_shards(
     sockets: Vec<(ShardIo, Bell)>,
     ends: Vec<ShardEnds>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let settings = ShardSettings { media_timeout: config.media_timeout };
+    let settings = shard_settings(config);
     let cores = config.shard_cores.iter().copied();
     let mut threads = Vec::new();
     for (at, (((io, bell), ends), core)) in sockets.into_iter().zip(ends).zip(cores).enumerate() {
@@ -190,14 +191,28 @@ fn start_shard<I: Io + Send + 'static>(
     })
 }
 
+fn shard_settings(config: &Config) -> ShardSettings {
+    ShardSettings {
+        media_timeout: config.media_timeout,
+        audio_hold: Duration::from_micros(config.audio_hold_us.into()),
+        spin: Duration::from_micros(config.spin_us.into()),
+        coalescing: Coalescing {
+            segments_max: config.segments_max(),
+            padding_percent: config.padding_percent,
+        },
+    }
+}
+
 fn control_settings(config: &Config) -> control::Settings {
     control::Settings {
         advertise: config.advertise.clone(),
         never_connected_timeout: config.never_connected_timeout,
         connectivity_timeout: config.connectivity_timeout,
+        placement: config.placement,
         connect_wait: config.connect_wait,
         pull_wait: config.pull_wait,
         offer_timeout: config.offer_timeout,
+        ack_timeout: config.ack_timeout,
         sessions_max: config.max_sessions,
         tracks_max: TRACKS_MAX,
     }
