@@ -68,11 +68,11 @@ impl Core {
     fn probe_one(&mut self, slot: SessionSlot, io: &mut impl Io, now: Time) -> usize {
         let Some(session) = self.sessions.get_mut(slot) else { return 0 };
         let video = session.legs.iter().filter(|leg| leg.kind == MediaKind::Video);
-        let leg = video.filter_map(|leg| {
+        let mut legs = video.filter_map(|leg| {
             let newest = self.tracks.get(leg.track)?.leg(slot, leg.id)?.newest_sequence()?;
             Some((leg.track, leg.id, newest))
         });
-        let Some((track, leg, newest)) = leg.last() else { return 0 };
+        let Some((track, leg, newest)) = legs.next_back() else { return 0 };
         let mut sent = 0;
         for behind in 0..REPEATED_MAX {
             if sent == PACKETS_PER_TURN_MAX || self.probe_owed(slot, now) == 0 {
