@@ -49,7 +49,11 @@ fn every_packet_of_a_small_room_is_accounted_for() {
         assert_eq!(of("listeners"), 20, "those of the storm do not count");
         assert_eq!(of("expected"), sent * 20);
         assert_eq!(of("received") + of("lost"), of("expected"));
-        assert_eq!([of("lost"), of("duplicates"), of("corrupt"), of("listeners_with_loss")], [0; 4], "{report}");
+        assert_eq!(
+            [of("lost"), of("duplicates"), of("corrupt"), of("listeners_with_loss")],
+            [0; 4],
+            "{report}"
+        );
         assert_eq!(of("decrypted"), sent * 5, "one listener in four decrypts every packet");
         let delay = |name: &str| of(&format!("delay_us/{name}"));
         assert!(0 < delay("p50") && delay("p50") <= delay("p99") && delay("p99") <= delay("max"), "{report}");
@@ -58,7 +62,10 @@ fn every_packet_of_a_small_room_is_accounted_for() {
     assert_eq!(number(&report, "/phases/1/joins/joined"), 10, "{report}");
     assert_eq!(report["doubts"].as_array().unwrap().iter().filter(|doubt| is_about_drops(doubt)).count(), 0);
     assert!(text.contains("20 of 20") && text.contains("server CPU per packet"), "{text}");
-    assert!(html.contains("<svg") && html.contains("storm") && !html.contains("could not be drawn"), "{html}");
+    assert!(
+        html.contains("<svg") && html.contains("storm") && !html.contains("could not be drawn"),
+        "{html}"
+    );
 }
 
 fn is_about_drops(doubt: &Value) -> bool {
@@ -102,7 +109,10 @@ fn a_search_ends_at_its_last_step_when_all_pass() {
 #[test]
 fn what_cannot_be_measured_is_said_in_one_line() {
     let problems = [
-        (&["room", "--api", "http://127.0.0.1:1/v1", "--app-id", "a", "--app-secret", "b"][..], "127.0.0.1:1"),
+        (
+            &["room", "--api", "http://127.0.0.1:1/v1", "--app-id", "a", "--app-secret", "b"][..],
+            "127.0.0.1:1",
+        ),
         (&["room", "--server-cores", "4096"][..], "--server-cores: core 4096"),
         (&["room", "--client-net", "127.0.0.0/30", "--listeners", "9"][..], "--client-net"),
     ];

@@ -138,6 +138,7 @@ fn delays(svg: &mut String, phases: &[PhaseReport]) -> Result<(), Box<dyn Error>
         .light_line_style(BLACK.mix(0.04))
         .x_labels(8)
         .x_label_formatter(&|nines| percentile(*nines))
+        .y_labels(6)
         .y_label_formatter(&|us| duration(*us))
         .x_desc("percentile of packets and listeners")
         .y_desc("delay")
@@ -175,12 +176,13 @@ fn costs(svg: &mut String, phases: &[PhaseReport]) -> Result<(), Box<dyn Error>>
         .margin(12)
         .x_label_area_size(46)
         .y_label_area_size(110)
-        .build_cartesian_2d(0.0..highest * 1.1, 0.0..count)?;
+        .build_cartesian_2d(0.0..highest * 1.25, 0.0..count)?;
     chart
         .configure_mesh()
         .disable_y_mesh()
         .disable_y_axis()
         .light_line_style(BLACK.mix(0.04))
+        .x_label_formatter(&|ns| number(*ns))
         .x_desc("CPU time per forwarded packet, ns")
         .draw()?;
     let parts: [(&str, fn(&super::report::CpuReport) -> f64); 3] =

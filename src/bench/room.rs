@@ -318,14 +318,14 @@ impl Room {
         self.progress.phase(name);
         let listeners = self.listeners;
         self.drive(Joins::NONE, Until::Time(Time(window.from.0 - AHEAD_US))).await;
-        let sunk_before = self.sunk_packets();
+        let sunk_before = self.sunk_packets()?;
         self.drive(Joins::NONE, Until::Time(window.from)).await;
         let mut before = self.read().await;
         self.drive(storm.unwrap_or(Joins::NONE), Until::Time(window.until)).await;
         let mut after = self.read().await;
         let joins = storm.map(|storm| self.join_report(storm.left, Duration::from_secs(seconds)));
         self.drive(Joins::NONE, Until::Time(window.until + DRAIN_OF_SINK)).await;
-        let sunk_after = self.sunk_packets();
+        let sunk_after = self.sunk_packets()?;
         self.drive(Joins::NONE, Until::Time(window.until + DRAIN)).await;
         self.workers.iter().for_each(|worker| worker.tell(Order::Collect));
         self.drive(Joins::NONE, Until::Collected).await;
@@ -342,10 +342,11 @@ impl Room {
     }
 
     /// What the sink has counted so far, by client.
-    fn sunk_packets(&self) -> BTreeMap<usize, u64> {
-        let Some(sink) = &self.link.sink else { return BTreeMap::new() };
-        let packets = |client: &usize| Some((*client, sink.packets(address_of(*client) as u16).ok()?));
-        self.sunk.iter().filter_map(packets).collect()
+    fn sunk_packets(&self) -> Result<BTreeMap<usize, u64>, BenchError> {
+        let Some(sink) = &self.link.sink else { return Ok(BTreeMap::new()) };
+        let packets = |client: &usize| Ok((*client, sink.packets(address_of(*client) as u16)?));
+        let counted: Result<_, std::io::Error> = self.sunk.iter().map(packets).collect();
+        counted.map_err(|error| BenchError(format!("the sink's counts cannot be read: {error}")))
     }
 
     pub fn server_cores(&self) -> usize {
