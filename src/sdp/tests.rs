@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod codecs;
 mod properties;
 
 const CHROMIUM: &str = include_str!("fixtures/chromium-publish.sdp");

@@ -13,7 +13,7 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::rtcp::Rtcp;
-use str0m::rtp::{RawPacket, RtpWrite};
+use str0m::rtp::{ExtensionValues, RawPacket, RtpWrite};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
 use crate::media::{Report, Shape, Sink, Source};
@@ -185,6 +185,7 @@ impl Client {
                 let at = self.clock.instant(packet.at);
                 let write = RtpWrite::new(source.pt, packet.sequence.into(), packet.timestamp, at, payload)
                     .marker(packet.ends_frame)
+                    .ext_vals(levels(source.level_dbov))
                     .nackable(source.shape.kind == MediaKind::Video);
                 let mut api = self.rtc.direct_api();
                 api.stream_tx_by_mid(source.mid, source.rid)
@@ -246,6 +247,12 @@ impl Client {
             _ => {}
         }
     }
+}
+
+/// What an audio packet tells of its loudness: str0m writes the level with the voice bit or not at all.
+fn levels(level_dbov: Option<i8>) -> ExtensionValues {
+    let voice_activity = level_dbov.map(|_| false);
+    ExtensionValues { audio_level: level_dbov, voice_activity, ..ExtensionValues::default() }
 }
 
 /// A full ICE peer that takes Opus and VP8 and hands RTP through.
