@@ -76,6 +76,14 @@ impl Client {
         (mids, offer.to_sdp_string(), pending)
     }
 
+    /// An offer of one m-line to send and receive on.
+    pub fn offer_bidirectional(&mut self, kind: MediaKind) -> (Mid, String, SdpPendingOffer) {
+        let mut api = self.rtc.sdp_api();
+        let mid = api.add_media(kind, Direction::SendRecv, None, None, None);
+        let (offer, pending) = api.apply().expect("there is something to offer");
+        (mid, offer.to_sdp_string(), pending)
+    }
+
     /// An offer to send one m-line of video in several encodings.
     pub fn offer_simulcast(&mut self, rids: &[&str]) -> (Mid, String, SdpPendingOffer) {
         let mut simulcast = Simulcast::new();
