@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use plotters::prelude::*;
 
-use super::report::{Percentiles, PhaseReport, Report};
+use super::report::{CpuReport, Percentiles, PhaseReport, Report};
 
 /// Of a plot, in CSS pixels.
 const SIZE: (u32, u32) = (860, 360);
@@ -21,8 +21,11 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;mar
     td:first-child,th:first-child{text-align:left}code,pre{font-size:.85em;white-space:pre-wrap}\
     .doubt{background:#fdecea;padding:.5em 1em;border-left:4px solid #c0392b}svg{max-width:100%;height:auto}";
 
+/// A name, and how it is read off a phase, or off the part of it that a plot is about.
+type Named<Of, Value> = (&'static str, fn(&Of) -> Value);
+
 /// Rows of a table: a name, and a value for each phase.
-type Row = (&'static str, fn(&PhaseReport) -> String);
+type Row = Named<PhaseReport, String>;
 
 const ROWS: [Row; 19] = [
     ("Listeners", |phase| phase.listeners.to_string()),
@@ -185,7 +188,7 @@ fn costs(svg: &mut String, phases: &[PhaseReport]) -> Result<(), Box<dyn Error>>
         .x_label_formatter(&|ns| number(*ns))
         .x_desc("CPU time per forwarded packet, ns")
         .draw()?;
-    let parts: [(&str, fn(&super::report::CpuReport) -> f64); 3] =
+    let parts: [Named<CpuReport, f64>; 3] =
         [("user", |cpu| cpu.user_ns), ("system", |cpu| cpu.system_ns), ("softirq", |cpu| cpu.softirq_ns)];
     let mut starts = vec![0.0; measured.len()];
     for ((part, value), colour) in parts.into_iter().zip(COLOURS) {
@@ -240,7 +243,7 @@ fn stairs(svg: &mut String, phases: &[PhaseReport]) -> Result<(), Box<dyn Error>
         .y_desc("delay")
         .y_label_formatter(&|us| duration(*us))
         .draw()?;
-    let lines: [(&str, fn(&PhaseReport) -> u64); 2] =
+    let lines: [Named<PhaseReport, u64>; 2] =
         [("p50", |phase| phase.delay_us.p50), ("p99", |phase| phase.delay_us.p99)];
     let mut in_order: Vec<_> = phases.iter().collect();
     in_order.sort_by_key(|phase| phase.listeners);
@@ -291,7 +294,7 @@ fn number(value: f64) -> String {
     format!("{value:.0}")
 }
 
-fn cpu(phase: &PhaseReport, figure: fn(&super::report::CpuReport) -> f64) -> String {
+fn cpu(phase: &PhaseReport, figure: fn(&CpuReport) -> f64) -> String {
     phase.cpu.as_ref().map_or("–".into(), |cpu| number(figure(cpu)))
 }
 
