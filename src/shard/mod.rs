@@ -189,7 +189,7 @@ impl<I: Io> Shard<I> {
     pub fn turn(&mut self, now: Time) -> bool {
         let Self { io, core } = self;
         core.table.quiescent();
-        let mut work = core.take_commands(now);
+        let mut work = core.take_commands(io, now);
         work += core.take_records();
         work += io.recv(|datagram| core.datagram(&datagram, now));
         work += core.send_replies(io);
