@@ -21,8 +21,8 @@ use crate::control::request::AppId;
 
 pub use source::{ConfigError, Origin};
 use source::{Layered, Origins};
-pub use value::{App, Backend, Demo, LogFormat, Placement, Secret};
-use value::{CoreRange, boolean, ip_addr, log_filter, socket_addr, timeout, unicast_addr, wait, within};
+pub use value::{App, Backend, CoreRange, Demo, LogFormat, Placement, Secret};
+use value::{boolean, ip_addr, log_filter, socket_addr, timeout, unicast_addr, wait, within};
 
 /// Fanline: a selective forwarding unit with the sessions/tracks API, on a thread-per-core UDP data plane.
 #[derive(Parser)]
@@ -85,7 +85,7 @@ pub struct Config {
     pub shard_cores: Vec<usize>,
 
     /// Application allowed to use the API: its id and its bearer token; may be repeated. Other users of the
-    /// host can read a command line: prefer the file, as [[apps]] with id and secret; SIGHUP reads it again
+    /// host can read a command line: prefer the file, as `[[apps]]` with id and secret; SIGHUP reads it again
     /// [default: a random development app, printed at start]
     #[arg(long = "app", alias = "apps", id = "app", value_name = "ID:SECRET", value_delimiter = ',')]
     pub apps: Vec<App>,
@@ -125,6 +125,10 @@ pub struct Config {
     /// How long an offer of the server may stay unanswered before it is rolled back
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub offer_timeout: Duration,
+
+    /// How long a data channel subscription with waitForAck may wait for its first message before it ends
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
+    pub ack_timeout: Duration,
 
     /// Largest request body accepted, in bytes
     #[arg(long, value_name = "BYTES", default_value = "1048576", value_parser = within::<usize>(1_024..=67_108_864))]

@@ -275,6 +275,7 @@ fn control_settings(config: &Config) -> control::Settings {
         connect_wait: config.connect_wait,
         pull_wait: config.pull_wait,
         offer_timeout: config.offer_timeout,
+        ack_timeout: config.ack_timeout,
         sessions_max: config.max_sessions,
         tracks_max: TRACKS_MAX,
     }

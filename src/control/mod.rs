@@ -9,7 +9,7 @@
 //! known, `shards` the way to the data plane, `transport` and `keys` what hides str0m.
 
 pub mod datachannels;
-mod keys;
+pub(crate) mod keys;
 mod media;
 pub mod request;
 mod session;
@@ -66,6 +66,8 @@ pub struct Settings {
     pub pull_wait: Duration,
     /// How long an offer of ours may stay unanswered.
     pub offer_timeout: Duration,
+    /// How long a data channel that waits for its subscriber's first message may wait.
+    pub ack_timeout: Duration,
     /// How shards are chosen for new sessions.
     pub placement: Placement,
     pub sessions_max: usize,
@@ -113,7 +115,7 @@ impl Control {
             sessions: HashMap::new(),
             remotes: Remotes::new(),
             tracks: Tracks::default(),
-            channels: DataChannels::default(),
+            channels: DataChannels::new(settings.ack_timeout),
             channel_news: VecDeque::new(),
             table,
             next_leg: 0,

@@ -12,6 +12,7 @@
 
 pub mod allocate;
 pub mod coalesce;
+pub mod estimate;
 pub mod gaps;
 pub mod keyframe;
 pub mod layers;

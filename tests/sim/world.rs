@@ -451,6 +451,7 @@ fn settings() -> Settings {
         connect_wait: Duration::from_secs(5),
         pull_wait: Duration::from_secs(5),
         offer_timeout: Duration::from_secs(10),
+        ack_timeout: Duration::from_secs(30),
         sessions_max: 10_000,
         tracks_max: 1_024,
     }
