@@ -127,6 +127,12 @@ impl TrackConfig {
         self.codecs.iter().find(|(number, _)| *number == payload_type).map(|(_, codec)| *codec)
     }
 
+    /// Whether this packet, header included, is known to begin a key frame.
+    pub fn is_key_frame(&self, packet: &Packet, stored: &[u8]) -> bool {
+        let payload = stored.get(usize::from(packet.header_len)..).unwrap_or(&[]);
+        self.codec(packet.payload_type).is_some_and(|codec| codec.starts_key_frame(payload))
+    }
+
     /// Whether a decoder can begin with this packet: of audio, and of video that we cannot read, with any.
     pub fn starts_key_frame(&self, packet: &Packet, payload: &[u8]) -> bool {
         self.codec(packet.payload_type).is_none_or(|codec| codec.starts_key_frame(payload))

@@ -84,7 +84,7 @@ impl Default for ShardSettings {
             media_timeout: Duration::from_secs(30),
             audio_hold: Duration::ZERO,
             spin: Duration::from_micros(50),
-            coalescing: Coalescing { segments_max: 16, padding_percent: 0 },
+            coalescing: Coalescing { segments_max: 10, padding_percent: 10 },
         }
     }
 }
