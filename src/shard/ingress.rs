@@ -156,6 +156,9 @@ impl Core {
         }
         let stored = track.encodings.get(arrival.route.encoding).and_then(|e| e.ring.get(index));
         let (packet, bytes) = stored.ok_or(DropReason::TrackGone)?;
+        if track.config.is_key_frame(&packet, bytes) {
+            self.sessions.get_mut(arrival.slot).map(|session| session.key_frame_came(arrival.route));
+        }
         let record = Record { track: key, encoding, body: Body::Media(packet, bytes) };
         tell_subscribers(&record, &self.table, &mut self.neighbours, &mut self.counters.drops);
         Ok(())

@@ -84,7 +84,7 @@ impl Default for ShardSettings {
             media_timeout: Duration::from_secs(30),
             audio_hold: Duration::ZERO,
             spin: Duration::from_micros(50),
-            coalescing: Coalescing { segments_max: 16, padding_percent: 0 },
+            coalescing: Coalescing { segments_max: 10, padding_percent: 10 },
         }
     }
 }
@@ -189,7 +189,7 @@ impl<I: Io> Shard<I> {
     pub fn turn(&mut self, now: Time) -> bool {
         let Self { io, core } = self;
         core.table.quiescent();
-        let mut work = core.take_commands(now);
+        let mut work = core.take_commands(io, now);
         work += core.take_records();
         work += io.recv(|datagram| core.datagram(&datagram, now));
         work += core.send_replies(io);

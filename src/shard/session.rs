@@ -330,6 +330,14 @@ impl Session {
         Some(self.resting.remove(at).1)
     }
 
+    /// A key frame begins: whoever waits for one has it, and it need not be asked for again.
+    pub fn key_frame_came(&mut self, route: Route) {
+        let publication = self.publications.get_mut(route.publication);
+        if let Some(encoding) = publication.and_then(|p| p.encodings.get_mut(route.encoding)) {
+            encoding.keyframes.on_keyframe();
+        }
+    }
+
     /// Removes a publication and forgets its SSRCs.
     pub fn unpublish(&mut self, track: TrackKey) {
         let Some(at) = self.publications.iter().position(|p| p.config.track == track) else { return };

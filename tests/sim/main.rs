@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic, helpers included")]
 
 mod client;
+mod coalescing;
 mod feedback;
 mod hostile;
 mod leaving;
