@@ -26,11 +26,12 @@
 //! * Nothing on the packet path allocates, locks, logs, or reads a clock (`tests/no_alloc.rs`, `tests/tidy.rs`).
 //! * An answer of the API with a 2xx means that the data plane has it.
 //! * Time, randomness and addresses are arguments, so that `tests/sim` can run it all in virtual time.
-//! * `unsafe` lives in [`ring`] and [`table`], both proved with loom, in [`io::uring`], and in one call of `control`.
+//! * `unsafe` lives in [`ring`] and [`table`], both proved with loom, in [`io::uring`] and `io::xdp`, in the bare system calls of
+//!   [`bench::kernel`], and in one call of `control`.
 //!
 //! # Reading order
 //!
-//! [`shard::Shard::turn`] is the data plane on one screen; `shard/ingress.rs` and `shard/egress.rs` are its two
+//! [`shard::Shard::turn`] is the data plane on one screen; `shard/ingress.rs` and `shard/egress/` are its two
 //! directions. [`control::request`] is the door into the control plane, `control/verbs` what is behind it.
 //! [`wiring`] and [`server`] put the parts together. Dependencies point down:
 //!

@@ -23,6 +23,8 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore, SeedableRng};
 use support::{MemoryIo, Peer, Rig, START, Stream, VIDEO, Wire, leg_ssrcs, media_ssrc};
 
+#[path = "support/dependency.rs"]
+mod dependency;
 mod support;
 #[path = "support/targets.rs"]
 mod targets;
@@ -137,6 +139,39 @@ fn rtcp_corpus() -> Vec<Vec<u8>> {
 fn no_bytes_upset_the_reader_of_rtp_headers() {
     let corpus = rtp_corpus();
     rounds(|rng| targets::header(&mutant(&corpus, rng)));
+}
+
+/// What encoders of several modes write, each descriptor behind its length.
+fn dependency_corpus() -> Vec<Vec<u8>> {
+    let modes = [(1, 1, false), (1, 3, false), (3, 3, false), (3, 3, true), (2, 2, true)];
+    let stream = |(spatial, temporal, key_only)| {
+        let mut encoder = dependency::Scalability::new(spatial, temporal, key_only, 60, 0xfffe);
+        let frames = (0..6).flat_map(|picture| encoder.picture(picture == 0));
+        frames.flat_map(|sent| [&[sent.descriptor.len() as u8], &sent.descriptor[..]].concat()).collect()
+    };
+    modes.map(stream).to_vec()
+}
+
+#[test]
+fn no_bytes_upset_the_reader_of_dependency_descriptors() {
+    let corpus = dependency_corpus();
+    rounds(|rng| targets::dependency(&mutant(&corpus, rng)));
+}
+
+/// The first bytes of key frames and others, of each codec.
+const PAYLOADS: [&[u8]; 6] = [
+    &[0x90, 0xf0, 0x92, 0x34, 0x56, 0x87, 0x10, 0],
+    &[0xe4, 0x92, 0x34, 0x53, 0x01, 0x02],
+    &[0x78, 0, 2, 0x09, 0xf0, 0, 1, 0x67],
+    &[48 << 1, 1, 0, 3, 35 << 1, 1, 0x50, 0, 2, 33 << 1, 1],
+    &[49 << 1, 1, 0x80 | 19, 0],
+    &[0x20, 0x81, 0x00, 0x0a, 0],
+];
+
+#[test]
+fn no_bytes_upset_the_readers_of_video_payloads() {
+    let corpus = PAYLOADS.map(<[u8]>::to_vec);
+    rounds(|rng| targets::payload(&mutant(&corpus, rng)));
 }
 
 #[test]

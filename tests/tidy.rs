@@ -109,6 +109,7 @@ const ABSENCES: &[Absence] = &[
             "src/io/udp.rs",
             "src/io/uring.rs",
             "src/io/xdp/",
+            "src/bench/kernel.rs",
             "src/ring.rs",
             "src/table.rs",
             "src/control/wake.rs",

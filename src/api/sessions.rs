@@ -30,7 +30,7 @@ const PAGE_MAX: usize = 1_000;
     operation_id = "newSession",
     summary = "Make a session",
     description = "One that never connects expires, after 30 s unless the server is told otherwise.",
-    params(Caller),
+    params(Caller, NewSessionQuery),
     request_body(
         content = Option<NewSession>,
         description = "Usually none. With an offer, the answer comes at once.",
@@ -51,10 +51,23 @@ const PAGE_MAX: usize = 1_000;
 pub(super) async fn new(
     State(api): State<ApiState>,
     Caller(app): Caller,
+    query: Result<Query<NewSessionQuery>, QueryRejection>,
     body: Body,
 ) -> Result<(StatusCode, Json<NewSessionResponse>), Refusal> {
-    let body = body::optional(body, &api.limits).await?;
+    let Query(query) = query.map_err(|error| Refusal::new(ErrorCode::InvalidParams, error.body_text()))?;
+    let body: NewSession = body::optional(body, &api.limits).await?;
+    let body = NewSession { thirdparty: query.thirdparty, ..body };
     Ok((StatusCode::CREATED, Json(api.control.new_session(app, body).await?)))
+}
+
+/// What kind of session.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct NewSessionQuery {
+    /// Whether the peer is another server, ICE-lite itself: then this one checks connectivity and connects to it
+    #[serde(default)]
+    #[param(required = false)]
+    thirdparty: bool,
 }
 
 /// Which page of the sessions.

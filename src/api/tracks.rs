@@ -16,8 +16,9 @@ use crate::control::request::{CloseTracksRequest, TracksRequest, TracksResponse,
     tag = "tracks",
     operation_id = "newTracks",
     summary = "Publish or pull tracks",
-    description = "Local items publish m-lines of the offer in the request; remote ones pull tracks of others, \
-                   into that offer or into one that the server makes. A 200 can hold items that failed.",
+    description = "Local items publish m-lines of the offer in the request, or of one that the server makes; remote \
+                   ones pull tracks of others, into that offer, into one that the server makes, or onto an m-line \
+                   that is there. A 200 can hold items that failed.",
     params(Target),
     request_body(
         content = TracksRequest,
@@ -28,6 +29,14 @@ use crate::control::request::{CloseTracksRequest, TracksRequest, TracksResponse,
             }))),
             ("pull" = (value = json!({
                 "tracks": [{ "location": "remote", "sessionId": SESSION, "trackName": "mic" }]
+            }))),
+            ("pull onto an m-line" = (value = json!({
+                "tracks": [{ "location": "remote", "sessionId": SESSION, "trackName": "voice", "mid": "#mic" }]
+            }))),
+            ("publish by the server's offer" = (value = json!({
+                "tracks": [{
+                    "location": "local", "trackName": "voice", "kind": "audio", "bidirectionalMediaStream": true
+                }]
             })))
         )
     ),

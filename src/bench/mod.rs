@@ -11,7 +11,11 @@
 
 pub mod capacity;
 pub mod floor;
+pub mod host;
+pub mod kernel;
+pub mod netns;
 pub mod room;
+pub mod sink;
 
 use std::fmt;
 

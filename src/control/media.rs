@@ -208,7 +208,8 @@ impl State {
     fn begin_subscribe(&mut self, id: SessionId, mid: Mid) -> Option<Done> {
         let leg = self.next_leg();
         let session = self.sessions.get_mut(&id)?;
-        let sending = session.negotiation.line(mid)?.send.clone();
+        let line = session.negotiation.line(mid)?;
+        let (sending, is_resumable) = (line.send.clone(), line.is_bidirectional());
         let pulled =
             session.pulled.iter_mut().find(|pulled| pulled.mid == mid && pulled.leg == LegState::Offered)?;
         let Some(sending) = sending.filter(|_| self.tracks.get(pulled.track).is_some()) else {
@@ -224,7 +225,9 @@ impl State {
         }
         let first = [0; 2].map(|_| self.rng.random_range(0..1 << 15));
         let selection = self.tracks.get(key)?.selection(&pulled.simulcast);
-        let leg = Box::new(leg_config(leg, key, mid, &sending, (first, selection)));
+        let mut leg = leg_config(leg, key, mid, &sending, (first, selection));
+        leg.is_resumable = is_resumable;
+        let leg = Box::new(leg);
         Some(self.shards.ask(shard, |ack| Command::Subscribe { slot, leg, ack }))
     }
 
@@ -236,8 +239,9 @@ impl State {
             not_updated(format!("track {:?} on mid {mid} has one encoding; it is no simulcast", pulled.name))
         })?;
         let (track, selection) = (pulled.track, track.selection(&wish));
+        let slot = session.slot;
         pulled.simulcast = wish;
-        Ok(shards.ask(session.shard, |ack| Command::Select { leg, track, selection, ack }))
+        Ok(shards.ask(session.shard, |ack| Command::Select { slot, leg, track, selection, ack }))
     }
 
     /// Returns the track that is left, and the shard that leaves it.
@@ -252,13 +256,10 @@ impl State {
         let session = sessions.get_mut(&id).ok_or_else(stopped)?;
         let (pulled, leg) = flowing(&mut session.pulled, mid)?;
         let track = tracks.get(to).ok_or_else(|| not_updated("the new track has just ended".to_owned()))?;
-        let send = session.negotiation.redirect(mid, track.kind(), track.codecs()).ok_or_else(|| {
-            not_updated(format!(
-                "mid {mid} cannot carry track {:?}: it was negotiated for another kind or other codecs; pull \
-                 the track anew",
-                track.name
-            ))
-        })?;
+        let send = session
+            .negotiation
+            .redirect(mid, track.kind(), track.codecs())
+            .ok_or_else(|| cannot_carry(mid, track))?;
         let (from, shard, slot) = (pulled.track, session.shard, session.slot);
         pulled.simulcast = wish.unwrap_or_else(|| pulled.simulcast.clone());
         pulled.track = to;
@@ -271,6 +272,24 @@ impl State {
         }
         let done = shards.ask(shard, |ack| Command::Redirect { slot, from, leg: config, ack });
         Ok((from, shard, done))
+    }
+
+    /// Makes ready for [`subscribe`](Control::subscribe) an m-line that may send and does not.
+    pub(super) fn begin_resume(
+        &mut self,
+        id: SessionId,
+        mid: Mid,
+        to: TrackKey,
+        wish: Simulcast,
+    ) -> Result<(), RequestError> {
+        let Self { sessions, tracks, .. } = self;
+        let session = sessions.get_mut(&id).ok_or_else(stopped)?;
+        let track = tracks.get(to).ok_or_else(|| not_updated("the new track has just ended".to_owned()))?;
+        let sends = session.negotiation.line(mid).is_some_and(|line| line.is_bidirectional());
+        let send = session.negotiation.redirect(mid, track.kind(), track.codecs());
+        send.filter(|_| sends).ok_or_else(|| cannot_carry(mid, track))?;
+        self.note_pulled(id, mid, to, wish);
+        Ok(())
     }
 
     fn begin_unsubscribe(&mut self, id: SessionId, mid: Mid) -> Option<(TrackKey, ShardId, Done)> {
@@ -293,7 +312,15 @@ fn flowing(pulled: &mut [Pulled], mid: Mid) -> Result<(&mut Pulled, LegId), Requ
     found.ok_or_else(|| not_updated(format!("nothing flows on mid {mid}")))
 }
 
-/// Why an item of `tracks/update` failed.
+fn cannot_carry(mid: Mid, track: &Track) -> RequestError {
+    not_updated(format!(
+        "mid {mid} cannot carry track {:?}: it does not send, or was negotiated for another kind or other codecs; \
+         pull the track on an m-line of its own, without mid",
+        track.name
+    ))
+}
+
+/// Why an m-line did not get another track.
 pub(super) fn not_updated(text: String) -> RequestError {
     RequestError::new(ErrorCode::UpdateTrackError, text)
 }
@@ -346,6 +373,7 @@ fn leg_config(
         codecs: codecs.collect(),
         extensions: sending.extensions,
         selection,
+        is_resumable: false,
     }
 }
 

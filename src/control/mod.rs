@@ -23,7 +23,7 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,8 +34,8 @@ use tokio::time::sleep_until;
 
 use crate::control::datachannels::{Act, ChannelEvent, DataChannels};
 use crate::control::request::{Census, Request};
-use crate::control::session::{LegState, Session, place_of};
-use crate::control::shards::{ShardLink, Shards};
+use crate::control::session::{LegState, Remotes, Session, place_of};
+use crate::control::shards::{Placement, ShardLink, Shards};
 use crate::control::tracks::Tracks;
 use crate::control::transport::{Identity, Outcome, Sent};
 use crate::id::{LegId, SessionId, ShardId};
@@ -66,6 +66,10 @@ pub struct Settings {
     pub pull_wait: Duration,
     /// How long an offer of ours may stay unanswered.
     pub offer_timeout: Duration,
+    /// How long a data channel that waits for its subscriber's first message may wait.
+    pub ack_timeout: Duration,
+    /// How shards are chosen for new sessions.
+    pub placement: Placement,
     pub sessions_max: usize,
     pub tracks_max: u32,
 }
@@ -82,8 +86,7 @@ struct State {
     rng: StdRng,
     shards: Shards,
     sessions: HashMap<SessionId, Session>,
-    /// Which session an address was verified for, per shard.
-    remotes: HashMap<(ShardId, SocketAddr), SessionId>,
+    remotes: Remotes,
     tracks: Tracks,
     channels: DataChannels,
     /// What transports have reported of data channels and nobody has looked at.
@@ -108,11 +111,11 @@ impl Control {
     ) -> Rc<Self> {
         let state = State {
             rng,
-            shards: Shards::new(links),
+            shards: Shards::new(links, settings.placement),
             sessions: HashMap::new(),
-            remotes: HashMap::new(),
+            remotes: Remotes::new(),
             tracks: Tracks::default(),
-            channels: DataChannels::default(),
+            channels: DataChannels::new(settings.ack_timeout),
             channel_news: VecDeque::new(),
             table,
             next_leg: 0,
@@ -236,10 +239,7 @@ impl Control {
                 ended.push((session.id, why));
             }
             if session.offered_at.is_some_and(|at| now >= at + settings.offer_timeout) {
-                session.offered_at = None;
-                session.offers_server_events = false;
-                session.negotiation.abandon_offer();
-                session.pulled.retain(|pulled| pulled.leg != LegState::Offered);
+                session.abandon_offer();
             }
         }
     }

@@ -247,6 +247,10 @@ pub enum SdpType {
 #[serde(rename_all = "camelCase")]
 pub struct NewSession {
     pub session_description: Option<SessionDescription>,
+    /// Whether the peer is an ICE-lite server that waits for our connectivity checks. A parameter of the query.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub thirdparty: bool,
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -274,11 +278,16 @@ pub struct TracksRequest {
 #[serde(rename_all = "camelCase")]
 pub struct TrackObject {
     pub location: Location,
+    /// Of a local track: its m-line in the offer. Of a remote one: an m-line that is there and shall carry it, by
+    /// its mid or as `#` and the name of the track on it; a new one if left out.
     pub mid: Option<String>,
     pub track_name: Option<String>,
     /// The publisher's session; kept as text because an id that is none fails the item, not the request.
     pub session_id: Option<String>,
+    /// Of a local track that the server shall offer to receive.
     pub kind: Option<TrackKind>,
+    /// Of a local track: its m-line shall be able to carry a track of others the other way.
+    pub bidirectional_media_stream: Option<bool>,
     /// Which encodings of a remote simulcast are wanted.
     pub simulcast: Option<Simulcast>,
 }
@@ -319,6 +328,15 @@ pub enum Location {
 pub enum TrackKind {
     Audio,
     Video,
+}
+
+impl From<TrackKind> for MediaKind {
+    fn from(kind: TrackKind) -> Self {
+        match kind {
+            TrackKind::Audio => Self::Audio,
+            TrackKind::Video => Self::Video,
+        }
+    }
 }
 
 impl From<MediaKind> for TrackKind {

@@ -3,6 +3,8 @@
 //! A session is made without a client, negotiated by one, connected by ICE and DTLS, and ends 30 s after
 //! it should have been connected or was last seen. Verbs that change it wait for their turn, one by one.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,13 +13,16 @@ use rand::RngCore;
 use tokio::sync::{Mutex, Notify};
 
 use crate::control::request::{AppId, ErrorCode, RequestError, Simulcast};
-use crate::control::transport::{Credentials, Peer, Transport};
+use crate::control::transport::{self, Credentials, Ice, Peer, Transport};
 use crate::id::{LegId, Mid, SessionId, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
 use crate::sdp::{
     self, DtlsRole, HashAlgorithm, Intent, LineKind, LineState, LocalTransport, Negotiation, Remote,
     RemoteLine,
 };
+
+/// Which session an address belongs to, per shard: ICE has verified it, or it is where we check.
+pub type Remotes = HashMap<(ShardId, SocketAddr), SessionId>;
 
 /// Verified paths that control remembers having told the shard of.
 const PATHS_MAX: usize = 16;
@@ -48,7 +53,11 @@ pub struct Session {
     /// Told when the session connects or ends.
     pub changed: Rc<Notify>,
     pub published: Vec<Published>,
+    /// Tracks that the client will publish by its answer to our offer.
+    pub offered: Vec<(Mid, String)>,
     pub pulled: Vec<Pulled>,
+    /// Candidates of the peer's that we check.
+    candidates: Vec<SocketAddr>,
     /// Verified paths, and which one the peer nominated.
     paths: Vec<Path>,
     nominated: Option<Path>,
@@ -112,7 +121,9 @@ impl Session {
             turn: Arc::default(),
             changed: Rc::default(),
             published: Vec::new(),
+            offered: Vec::new(),
             pulled: Vec::new(),
+            candidates: Vec::new(),
             paths: Vec::new(),
             nominated: None,
         }
@@ -177,28 +188,66 @@ impl Session {
         (true, oldest)
     }
 
-    /// Every path that was verified and has not given way to a newer one.
-    pub fn paths(&self) -> &[Path] {
-        &self.paths
+    /// The m-line that a request means: by its mid, or by `#` and the name of the track on it.
+    pub fn mid_meant(&self, text: &str) -> Option<Mid> {
+        let Some(name) = text.strip_prefix('#') else { return text.parse().ok() };
+        let is_pulled = |pulled: &&Pulled| pulled.name == name && pulled.leg != LegState::Closed;
+        let published = self.published_as(name).map(|published| published.mid);
+        published.or_else(|| self.pulled.iter().find(is_pulled).map(|pulled| pulled.mid))
+    }
+
+    /// Like [`mid_meant`](Self::mid_meant), if there is an m-line of that mid.
+    pub fn line_meant(&self, text: &str) -> Option<Mid> {
+        self.mid_meant(text).filter(|mid| self.negotiation.line(*mid).is_some())
+    }
+
+    /// Takes the addresses of the session off the books.
+    pub fn forget_remotes(&self, remotes: &mut Remotes) {
+        let verified = self.paths.iter().map(|path| path.remote);
+        for remote in verified.chain(self.candidates.iter().copied()) {
+            if remotes.get(&(self.shard, remote)) == Some(&self.id) {
+                remotes.remove(&(self.shard, remote));
+            }
+        }
+    }
+
+    /// An offer of ours goes out.
+    pub fn note_offer(&mut self, now: Instant) {
+        self.follow_bundle_tag();
+        self.offered_at = Some(now);
+    }
+
+    /// Our offer is not answered.
+    pub fn abandon_offer(&mut self) {
+        self.offered_at = None;
+        self.offers_server_events = false;
+        self.negotiation.abandon_offer();
+        self.offered.clear();
+        self.pulled.retain(|pulled| pulled.leg != LegState::Offered);
     }
 
     /// Takes the client's offer, or nothing of it, and returns our answer.
-    pub fn answer(&mut self, offer: &Remote, intents: &[(Mid, Intent)]) -> Result<String, RequestError> {
-        let identity = self.identity(offer)?;
+    pub fn answer(
+        &mut self,
+        offer: &Remote,
+        intents: &[(Mid, Intent)],
+        remotes: &mut Remotes,
+    ) -> Result<String, RequestError> {
+        let identity = self.identity(offer, remotes)?;
         let sdp = self.negotiation.answer(offer, intents)?;
-        self.meet(identity, offer)?;
+        self.meet(identity, offer, remotes)?;
         Ok(sdp)
     }
 
     /// Takes the client's answer to our offer, or nothing of it.
-    pub fn apply_answer(&mut self, answer: &Remote) -> Result<(), RequestError> {
-        let identity = self.identity(answer)?;
+    pub fn apply_answer(&mut self, answer: &Remote, remotes: &mut Remotes) -> Result<(), RequestError> {
+        let identity = self.identity(answer, remotes)?;
         self.negotiation.apply_answer(answer)?;
-        self.meet(identity, answer)
+        self.meet(identity, answer, remotes)
     }
 
     /// Whom the description is from. `None` if it stops every m-line: then it tells nothing of a transport.
-    fn identity(&self, remote: &Remote) -> Result<Option<PeerIdentity>, RequestError> {
+    fn identity(&self, remote: &Remote, remotes: &Remotes) -> Result<Option<PeerIdentity>, RequestError> {
         let unusable = |problem: &str| RequestError::new(ErrorCode::InvalidSessionDescription, problem);
         let Some((ufrag, password)) = remote.ice() else {
             return if self.is_negotiated() {
@@ -214,17 +263,61 @@ impl Session {
                 )
             })?;
         let credentials = Credentials { ufrag: ufrag.to_owned(), password: password.to_owned() };
-        Ok(Some(PeerIdentity { credentials, fingerprint: fingerprint.bytes.clone() }))
+        let candidates = match self.transport.ice() {
+            Ice::Lite => Vec::new(),
+            Ice::Full => self.candidates_of(remote, remotes)?,
+        };
+        Ok(Some(PeerIdentity { credentials, fingerprint: fingerprint.bytes.clone(), candidates }))
+    }
+
+    /// Where we shall check. Two sessions of one UDP port cannot check the same address: neither side could
+    /// tell their media apart.
+    fn candidates_of(&self, remote: &Remote, remotes: &Remotes) -> Result<Vec<String>, RequestError> {
+        let unusable =
+            |problem: String| Err(RequestError::new(ErrorCode::InvalidSessionDescription, problem));
+        let all = remote.candidates().iter();
+        let reachable = all.filter_map(|text| Some((transport::candidate_address(text)?, text)));
+        let reachable: Vec<_> = reachable.collect();
+        if reachable.is_empty() && remote.is_ice_lite() {
+            return unusable(
+                "the description is of an ICE-lite peer, which waits for checks, and has no UDP candidate to \
+                 check; post it with its candidates"
+                    .to_owned(),
+            );
+        }
+        let is_free = |(address, _): &&(SocketAddr, &String)| {
+            remotes.get(&(self.shard, *address)).is_none_or(|session| *session == self.id)
+        };
+        let free: Vec<_> = reachable.iter().filter(is_free).map(|(_, text)| (*text).clone()).collect();
+        match reachable.first().filter(|_| free.is_empty()) {
+            Some((address, _)) => unusable(format!(
+                "another session of the same UDP port is connected to {address}; make a new session, which \
+                 may come to another port, or end the other one"
+            )),
+            None => Ok(free),
+        }
     }
 
     /// Starts the transport towards the peer, or renews its credentials.
-    fn meet(&mut self, identity: Option<PeerIdentity>, remote: &Remote) -> Result<(), RequestError> {
-        let Some(PeerIdentity { credentials, fingerprint }) = identity else {
+    fn meet(
+        &mut self,
+        identity: Option<PeerIdentity>,
+        remote: &Remote,
+        remotes: &mut Remotes,
+    ) -> Result<(), RequestError> {
+        let Some(PeerIdentity { credentials, fingerprint, candidates }) = identity else {
             self.bundle_tag = None;
             return Ok(());
         };
+        for address in candidates.iter().filter_map(|text| transport::candidate_address(text)) {
+            remotes.insert((self.shard, address), self.id);
+            if !self.candidates.contains(&address) {
+                self.candidates.push(address);
+            }
+        }
         let we_are_client = self.negotiation.dtls_role() == Some(DtlsRole::Active);
-        let peer = Peer { credentials, fingerprint, we_are_client };
+        let peer =
+            Peer { credentials, fingerprint, we_are_client, we_control: self.controls(remote), candidates };
         if self.transport.peer() != Some(&peer) {
             self.transport.set_peer(peer).map_err(|problem| {
                 let text = format!("DTLS could not start: {problem}");
@@ -237,6 +330,13 @@ impl Session {
         }
         self.follow_bundle_tag();
         Ok(())
+    }
+
+    /// Who makes the first offer controls, unless one side is lite: then the other does (RFC 8445 §6.1.1).
+    fn controls(&self, remote: &Remote) -> bool {
+        let by_role = || remote.is_ice_lite() || remote.is_answer();
+        self.transport.ice() == Ice::Full
+            && self.transport.peer().map_or_else(by_role, |peer| peer.we_control)
     }
 
     /// Notes which m-line carries the transport since the last description, ours or the client's.
@@ -263,6 +363,7 @@ struct PeerIdentity {
     credentials: Credentials,
     /// SHA-256 of its certificate.
     fingerprint: Vec<u8>,
+    candidates: Vec<String>,
 }
 
 /// ICE credentials whose ufrag tells the session's place, so that its first check finds it without a search.
@@ -289,13 +390,14 @@ pub fn local_transport(
     fingerprint: &str,
     addresses: &[std::net::IpAddr],
     port: u16,
+    ice: Ice,
 ) -> LocalTransport {
     LocalTransport {
         ufrag: credentials.ufrag.clone(),
         pwd: credentials.password.clone(),
         fingerprint: fingerprint.to_owned(),
         candidates: addresses.iter().map(|&ip| (ip, port).into()).collect(),
-        ice_lite: true,
+        ice_lite: ice == Ice::Lite,
     }
 }
 

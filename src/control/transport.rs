@@ -1,4 +1,4 @@
-//! ICE-lite, DTLS and SCTP of one session: the only file, with `keys`, that names str0m.
+//! ICE, DTLS and SCTP of one session: the only file, with `keys`, that names str0m.
 //!
 //! The `Rtc` inside is told its credentials and fingerprints directly and never any media, so it emits STUN
 //! and DTLS and nothing else. Should it ever emit SRTP or SRTCP, that would put a second sender under the
@@ -7,6 +7,9 @@
 //! str0m pairs addresses; we keep the real ones. It is shown one local candidate per address family,
 //! whatever the address a datagram reached, and what it answers leaves from where the peer's datagram came
 //! in. A host with many addresses, or behind a 1:1 NAT, needs no more than that.
+//!
+//! Clients check connectivity and we answer: ICE-lite. Only towards another server, which is lite itself, are
+//! we the full agent that checks and nominates.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -40,6 +43,15 @@ pub struct Credentials {
     pub password: String,
 }
 
+/// What we are in ICE (RFC 8445 §2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ice {
+    /// The peer checks, we answer.
+    Lite,
+    /// We check, too, and nominate if we control.
+    Full,
+}
+
 /// The peer, as its session description tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -48,12 +60,16 @@ pub struct Peer {
     pub fingerprint: Vec<u8>,
     /// Whether we begin the DTLS handshake.
     pub we_are_client: bool,
+    /// Whether we nominate; of no effect where we are lite. Fixed with the first description.
+    pub we_control: bool,
+    /// Where to check, as in SDP after `a=`; of no effect where we are lite.
+    pub candidates: Vec<String>,
 }
 
 /// What a datagram or a timeout led to.
 #[derive(Default)]
 pub struct Outcome {
-    /// A connectivity check from this path was verified; the flag tells whether the peer nominates it.
+    /// A connectivity check over this path was verified; the flag tells whether whoever controls nominates it.
     pub verified: Option<(Path, bool)>,
     pub keys: Option<Box<(Sealer, Opener)>>,
     pub connected: bool,
@@ -88,6 +104,7 @@ impl<F: FnMut(&Path, &[u8])> Send for F {
 pub struct Transport {
     rtc: Rtc,
     keys: KeySlot,
+    ice: Ice,
     local: Credentials,
     certificate: DtlsCert,
     local_v4: SocketAddr,
@@ -99,6 +116,8 @@ pub struct Transport {
     /// Connectivity checks that wait for their answer: one that comes before the peer's credentials is
     /// answered when they come.
     checks: Vec<Check>,
+    /// Checks of ours that wait for the peer's answer.
+    asked: VecDeque<Check>,
     /// Transaction ids of the last checks, and where each came from.
     seen: VecDeque<(TransId, SocketAddr)>,
     peer: Option<Peer>,
@@ -128,7 +147,8 @@ struct Channel {
     is_closing: bool,
 }
 
-/// A connectivity check as it came. An answer with its transaction id proves that it was verified.
+/// A connectivity check, the peer's or ours. An answer of ours with its transaction id proves that the peer's
+/// was verified.
 #[derive(Clone, Copy)]
 struct Check {
     transaction: TransId,
@@ -145,6 +165,9 @@ const SEEN_MAX: usize = 64;
 /// Checks that may wait for an answer at a time; the oldest gives way. Clients repeat theirs.
 const CHECKS_MAX: usize = 16;
 
+/// Likewise of ours: some for each candidate that a description may have.
+const ASKED_MAX: usize = 256;
+
 impl Identity {
     /// `None` if the crypto library cannot make a certificate.
     pub fn generate() -> Option<Self> {
@@ -157,15 +180,16 @@ impl Identity {
 }
 
 impl Transport {
-    /// A transport that waits for the peer's checks. `port` is the UDP port of the session's shard.
-    pub fn new(identity: &Identity, local: &Credentials, port: u16, now: Instant) -> Self {
+    /// A transport that waits for the peer. `port` is the UDP port of the session's shard.
+    pub fn new(identity: &Identity, ice: Ice, local: &Credentials, port: u16, now: Instant) -> Self {
         let keys = KeySlot::default();
         let local_v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         let local_v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
         let certificate = identity.certificate.clone();
         Self {
-            rtc: build(&certificate, local, [local_v4, local_v6], &keys, now),
+            rtc: build(&certificate, ice, local, [local_v4, local_v6], &keys, now),
             keys,
+            ice,
             local: local.clone(),
             certificate,
             local_v4,
@@ -173,6 +197,7 @@ impl Transport {
             paths: Vec::new(),
             nominated: None,
             checks: Vec::new(),
+            asked: VecDeque::new(),
             seen: VecDeque::new(),
             peer: None,
             sctp: None,
@@ -189,6 +214,10 @@ impl Transport {
 
     pub fn peer(&self) -> Option<&Peer> {
         self.peer.as_ref()
+    }
+
+    pub fn ice(&self) -> Ice {
+        self.ice
     }
 
     /// Tells the transport whom to expect. The first call starts DTLS; later ones only renew credentials.
@@ -213,7 +242,7 @@ impl Transport {
         self.expects_renewal = false;
         self.is_connected = false;
         let locals = [self.local_v4, self.local_v6];
-        self.rtc = build(&self.certificate, &self.local, locals, &self.keys, now);
+        self.rtc = build(&self.certificate, self.ice, &self.local, locals, &self.keys, now);
         if let Some(peer) = &self.peer
             && let Err(problem) = introduce(&mut self.rtc, peer, true)
         {
@@ -345,6 +374,7 @@ impl Transport {
         now: Instant,
         send: &mut impl Send,
     ) -> Outcome {
+        let mut verified = None;
         if let Some(message) = StunMessage::parse(datagram).ok().filter(StunMessage::is_binding_request) {
             if self.is_replayed(message.trans_id(), path) {
                 return Outcome::default();
@@ -357,6 +387,12 @@ impl Transport {
             if nominates {
                 self.nomination = Some((*path, datagram.to_vec()));
             }
+        } else if let Some(nominates) = self.confirmed(path, datagram) {
+            self.remember(*path);
+            if nominates {
+                self.nominated = Some(*path);
+            }
+            verified = Some((*path, nominates));
         } else if self.expects_renewal && self.paths.contains(path) && begins_association(datagram) {
             self.renew(now);
         }
@@ -366,7 +402,37 @@ impl Transport {
             self.renew(now);
             outcome = Outcome { closed: false, ..outcome };
         }
+        outcome.verified = outcome.verified.or(verified);
         outcome
+    }
+
+    /// Whether a datagram is the peer's answer to a check of ours, from where that went; and if so, whether we
+    /// nominated the path by it.
+    fn confirmed(&mut self, path: &Path, datagram: &[u8]) -> Option<bool> {
+        let message =
+            StunMessage::parse(datagram).ok().filter(StunMessage::is_successful_binding_response)?;
+        let is_answered =
+            |asked: &Check| asked.transaction == message.trans_id() && asked.path.remote == path.remote;
+        let at = self.asked.iter().position(is_answered)?;
+        let hmac = keys::crypto_provider().sha1_hmac_provider;
+        let password = self.peer.as_ref()?.credentials.password.as_bytes();
+        if !message.verify(password, |key, parts| hmac.sha1_hmac(key, parts)) {
+            return None;
+        }
+        Some(self.asked.remove(at)?.nominates)
+    }
+
+    /// Notes a check of ours that is about to leave.
+    fn note_asked(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let Some(message) = StunMessage::parse(datagram).ok().filter(StunMessage::is_binding_request) else {
+            return;
+        };
+        if self.asked.len() == ASKED_MAX {
+            self.asked.pop_front();
+        }
+        let path = Path { remote: to, local: None };
+        let (transaction, nominates) = (message.trans_id(), message.use_candidate());
+        self.asked.push_back(Check { transaction, path, nominates });
     }
 
     /// Sends what str0m wants sent and gathers what has happened. `from` is the path of the datagram that
@@ -458,6 +524,9 @@ impl Transport {
             outcome.media_sent += 1;
             return;
         }
+        if self.ice == Ice::Full {
+            self.note_asked(to, datagram);
+        }
         let check = self.answered_check(datagram);
         if let Some(Check { path, nominates, .. }) = check {
             self.remember(path);
@@ -511,6 +580,7 @@ impl Transport {
 
 fn build(
     certificate: &DtlsCert,
+    ice: Ice,
     local: &Credentials,
     addresses: [SocketAddr; 2],
     keys: &KeySlot,
@@ -522,7 +592,7 @@ fn build(
         .set_crypto_provider(keys::crypto_provider())
         .set_dtls_cert(certificate.clone())
         .set_local_ice_credentials(creds)
-        .set_ice_lite(true)
+        .set_ice_lite(ice == Ice::Lite)
         .clear_codecs()
         .set_sctp_max_buffered_amount(SESSION_BUFFER_BYTES_MAX)
         .build(now);
@@ -541,19 +611,32 @@ fn introduce(rtc: &mut Rtc, peer: &Peer, starting: bool) -> Result<(), String> {
         pass: peer.credentials.password.clone(),
     });
     if starting {
+        api.set_ice_controlling(peer.we_control);
         api.set_remote_fingerprint(Fingerprint {
             hash_func: "sha-256".into(),
             bytes: peer.fingerprint.clone(),
         });
         api.start_dtls(peer.we_are_client).map_err(|error| error.to_string())?;
     }
+    let candidates = peer.candidates.iter().filter_map(|text| candidate(text));
+    candidates.for_each(|candidate| rtc.add_remote_candidate(candidate));
     Ok(())
+}
+
+/// A candidate that we can check: over UDP, at an address. Browsers may give a name for theirs.
+fn candidate(text: &str) -> Option<Candidate> {
+    Candidate::from_sdp_string(text).ok().filter(|candidate| candidate.proto() == Protocol::Udp)
+}
+
+/// Where a candidate of a description is, if we can check it.
+pub fn candidate_address(text: &str) -> Option<SocketAddr> {
+    candidate(text).map(|candidate| candidate.addr())
 }
 
 /// Starts SCTP. `start_sctp` of str0m knows no limit of the peer's and keeps to 64 KiB. A description would
 /// tell it, so it is shown one of the peer as it is already known, with nothing but data channels.
 fn begin_sctp(rtc: &mut Rtc, peer: &Peer, message_bytes_max: u32) {
-    let Peer { credentials: Credentials { ufrag, password }, fingerprint, we_are_client } = peer;
+    let Peer { credentials: Credentials { ufrag, password }, fingerprint, we_are_client, .. } = peer;
     let fingerprint: Vec<_> = fingerprint.iter().map(|byte| format!("{byte:02X}")).collect();
     let setup = if *we_are_client { "passive" } else { "active" };
     let sdp = [
@@ -569,6 +652,8 @@ fn begin_sctp(rtc: &mut Rtc, peer: &Peer, message_bytes_max: u32) {
         tracing::warn!(problem, "messages to a peer are limited to 64 KiB");
         rtc.direct_api().start_sctp(*we_are_client);
     }
+    // Whoever takes an offer is controlled, str0m thinks.
+    rtc.direct_api().set_ice_controlling(peer.we_control);
 }
 
 /// Whether a datagram is a ClientHello in the clear (RFC 6347 §4.3.1: type 22, epoch 0; §4.3.2: message 1).

@@ -2,8 +2,10 @@
 
 pub mod codec;
 pub mod demux;
+pub mod dependency;
 pub mod extension;
 pub mod header;
+pub mod layer;
 pub mod srtp;
 
 pub mod rtcp;

@@ -50,6 +50,48 @@ impl Feedback {
     }
 }
 
+/// Every codec that we ask for when the offer is ours, the most wanted first, under the numbers that Chromium
+/// gives it.
+pub(super) fn all(kind: MediaKind) -> Vec<Codec> {
+    let of = |&(pt, name, clock_rate, channels, fmtp, rtx_pt): &Known| Codec {
+        pt,
+        name: name.to_owned(),
+        clock_rate,
+        channels,
+        fmtp: fmtp.map(str::to_owned),
+        feedback: Vec::new(),
+        rtx_pt,
+    };
+    match kind {
+        MediaKind::Audio => AUDIO.iter().map(of).collect(),
+        MediaKind::Video => VIDEO.iter().map(of).collect(),
+    }
+}
+
+/// Payload type, name, clock in Hz, channels, parameters, payload type of RTX.
+type Known = (u8, &'static str, u32, u16, Option<&'static str>, Option<u8>);
+
+const AUDIO: [Known; 3] = [
+    (111, "opus", 48_000, 2, Some("minptime=10;useinbandfec=1"), None),
+    (0, "PCMU", 8_000, 1, None, None),
+    (8, "PCMA", 8_000, 1, None, None),
+];
+
+const VIDEO: [Known; 7] = [
+    (96, "VP8", 90_000, 1, None, Some(97)),
+    (98, "VP9", 90_000, 1, Some("profile-id=0"), Some(99)),
+    (108, "H264", 90_000, 1, Some(H264_CONSTRAINED_BASELINE), Some(109)),
+    (102, "H264", 90_000, 1, Some(H264_BASELINE), Some(103)),
+    (116, "H264", 90_000, 1, Some(H264_MAIN), Some(117)),
+    (45, "AV1", 90_000, 1, Some("level-idx=5;profile=0;tier=0"), Some(46)),
+    (49, "H265", 90_000, 1, Some("level-id=93;profile-id=1;tier-flag=0;tx-mode=SRST"), Some(50)),
+];
+
+const H264_CONSTRAINED_BASELINE: &str =
+    "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f";
+const H264_BASELINE: &str = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f";
+const H264_MAIN: &str = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=4d001f";
+
 /// What a codec is, whatever its number. Two with equal keys are one bit stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CodecKey(String);

@@ -3,9 +3,9 @@
 //! A line knows what control *wants* of it (receive, send a source) and what is *agreed*: a client that
 //! pauses (`inactive`) and resumes finds its track again, a closed one needs control's word first.
 
-use super::codec::{Codec, CodecKey, Feedback, Numbers, common, dynamic_payload_types, extension_ids};
+use super::codec::{Codec, CodecKey, Feedback, Numbers, all, common, dynamic_payload_types, extension_ids};
 use super::error::{Place, SdpError};
-use super::{Direction, ENCODINGS_MAX, Intent, LineKind, Msid, RemoteExtension, RemoteLine, Send};
+use super::{Direction, ENCODINGS_MAX, Intent, LineKind, Msid, NewLine, RemoteExtension, RemoteLine, Send};
 use crate::id::{MediaKind, Mid, Rid};
 use crate::rtp::extension::{Extension, ExtensionMap};
 
@@ -119,16 +119,30 @@ impl Line {
         Self::new(mid, LineKind::Application, LineState::Offered, section)
     }
 
-    /// A line of ours that offers `source` under numbers of this session.
-    pub(super) fn of_source(mid: Mid, source: Send, numbers: &mut SessionNumbers) -> Result<Self, SdpError> {
-        let mut section = Section::new(source.kind.as_str(), "UDP/TLS/RTP/SAVPF");
-        section.codecs = offered_codecs(&source, &mut numbers.payload_types);
+    /// A line of ours in an offer, under numbers of this session.
+    pub(super) fn of_ours(mid: Mid, wanted: NewLine, numbers: &mut SessionNumbers) -> Result<Self, SdpError> {
+        let (kind, source, receives) = match wanted {
+            NewLine::Send(source) => (source.kind, Some(source), false),
+            NewLine::Receive(kind) => (kind, None, true),
+            NewLine::SendReceive(source) => (source.kind, Some(source), true),
+        };
+        let mut section = Section::new(kind.as_str(), "UDP/TLS/RTP/SAVPF");
+        match &source {
+            Some(source) if !receives => {
+                section.codecs = offered_codecs(source, &mut numbers.payload_types);
+                section.extensions = offered_extensions(source, &mut numbers.extensions);
+            }
+            _ => {
+                section.codecs = wanted_codecs(kind, &mut numbers.payload_types);
+                section.extensions = wanted_extensions(kind, source.as_ref(), &mut numbers.extensions);
+            }
+        }
         if section.codecs.is_empty() {
             return Err(SdpError::NoPayloadTypeLeft);
         }
-        section.extensions = offered_extensions(&source, &mut numbers.extensions);
-        let mut line = Self::new(mid, LineKind::Media(source.kind), LineState::Offered, section);
-        line.source = Some(source);
+        let mut line = Self::new(mid, LineKind::Media(kind), LineState::Offered, section);
+        line.source = source;
+        line.wants_receive = receives;
         Ok(line)
     }
 
@@ -239,6 +253,11 @@ impl Line {
         self.send.clone()
     }
 
+    /// Whether the client both publishes here and is sent a track, one after another.
+    pub fn is_bidirectional(&self) -> bool {
+        self.wants_receive && self.source.is_some()
+    }
+
     /// What our description of the line says: in an answer what is agreed, in an offer what is wanted.
     pub(super) fn agreed_direction(&self) -> Direction {
         Direction::of(self.send.is_some(), self.receive.is_some())
@@ -275,8 +294,9 @@ fn repairs(source: &Send) -> bool {
 }
 
 fn send_codecs(source: &Send, offered: &[Codec]) -> Vec<SendCodec> {
-    let pair = |(published, offered_at): (usize, usize)| {
-        let (published, offered) = (source.codecs.get(published)?, offered.get(offered_at)?);
+    let published = if source.is_undecided() { offered } else { &source.codecs };
+    let pair = |(published_at, offered_at): (usize, usize)| {
+        let (published, offered) = (published.get(published_at)?, offered.get(offered_at)?);
         Some(SendCodec {
             publisher_pt: published.pt,
             publisher_rtx: published.rtx_pt,
@@ -285,7 +305,7 @@ fn send_codecs(source: &Send, offered: &[Codec]) -> Vec<SendCodec> {
             clock_rate: offered.clock_rate,
         })
     };
-    common(&source.codecs, offered).into_iter().filter_map(pair).collect()
+    common(published, offered).into_iter().filter_map(pair).collect()
 }
 
 /// The codecs we may accept. A number that means another codec on an earlier m-line cannot be used here: in
@@ -413,6 +433,48 @@ fn offered_codecs(source: &Send, numbers: &mut Numbers<CodecKey>) -> Vec<Codec> 
     }
     codecs
 }
+
+/// All codecs of a kind under this session's numbers, with the feedback that a publisher shall heed.
+fn wanted_codecs(kind: MediaKind, numbers: &mut Numbers<CodecKey>) -> Vec<Codec> {
+    let numbered = |known: Codec| {
+        let pt = numbers.assign(known.key(), Some(known.pt), dynamic_payload_types())?;
+        let rtx = |rtx| numbers.assign(CodecKey::rtx(pt), Some(rtx), dynamic_payload_types());
+        let feedback = match kind {
+            MediaKind::Audio => vec![Feedback::TransportCc],
+            MediaKind::Video => Feedback::ALL.to_vec(),
+        };
+        Some(Codec { pt, rtx_pt: known.rtx_pt.and_then(rtx), feedback, ..known })
+    };
+    all(kind).into_iter().filter_map(numbered).collect()
+}
+
+/// What a publisher may send us, and with a `source` we the client.
+fn wanted_extensions(
+    kind: MediaKind,
+    source: Option<&Send>,
+    numbers: &mut Numbers<Extension>,
+) -> Vec<RemoteExtension> {
+    let wanted = |&extension: &Extension| {
+        let id = numbers.assign(extension, None, extension_ids())?;
+        let sends = source.is_some_and(|source| source.carries(extension));
+        Some(RemoteExtension { id, extension, direction: Direction::of(sends, true) })
+    };
+    let wanted_of: &[Extension] = match kind {
+        MediaKind::Audio => &WANTED_OF_AUDIO,
+        MediaKind::Video => &WANTED_OF_VIDEO,
+    };
+    wanted_of.iter().filter_map(wanted).collect()
+}
+
+const WANTED_OF_AUDIO: [Extension; 3] = [Extension::Mid, Extension::TransportCc, Extension::AudioLevel];
+
+const WANTED_OF_VIDEO: [Extension; 5] = [
+    Extension::Mid,
+    Extension::TransportCc,
+    Extension::VideoOrientation,
+    Extension::PlayoutDelay,
+    Extension::DependencyDescriptor,
+];
 
 /// See [`common`]: RED may pass if what it encapsulates keeps its numbers.
 fn red_keeps_its_blocks(red: &Codec, published: &[Codec], numbers: &mut Numbers<CodecKey>) -> bool {

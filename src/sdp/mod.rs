@@ -211,11 +211,20 @@ pub enum Intent {
     Close,
 }
 
+/// What an offer of ours adds: an m-line on which the client is sent a track, publishes one, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewLine {
+    Send(Send),
+    Receive(MediaKind),
+    SendReceive(Send),
+}
+
 /// A track to be sent to this session: what its publisher negotiated, and its identity here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Send {
     pub kind: MediaKind,
-    /// The publisher's, under the publisher's payload types, preferred first.
+    /// The publisher's, under the publisher's payload types, preferred first. Empty while it is undecided what
+    /// will be sent.
     pub codecs: Vec<Codec>,
     /// The publisher's, under the publisher's ids.
     pub extensions: ExtensionMap,
@@ -230,6 +239,30 @@ pub struct Send {
 }
 
 impl Send {
+    /// The source of an m-line that is to send, before it is known what. Every codec that both sides have is
+    /// agreed on; [`Negotiation::redirect`] then gives it a track.
+    pub fn undecided(kind: MediaKind, ssrcs: (u32, u32), stream_id: String, track_id: String) -> Self {
+        let mut extensions = ExtensionMap::default();
+        for (&extension, id) in Extension::ALL.iter().zip(1..) {
+            extensions.set(extension, id);
+        }
+        Self {
+            kind,
+            codecs: Vec::new(),
+            extensions,
+            ssrc: ssrcs.0,
+            rtx_ssrc: (kind == MediaKind::Video).then_some(ssrcs.1),
+            cname: stream_id.clone(),
+            stream_id,
+            track_id,
+            transport_cc: false,
+        }
+    }
+
+    fn is_undecided(&self) -> bool {
+        self.codecs.is_empty()
+    }
+
     /// Whether we would write this extension into packets of the track.
     fn carries(&self, extension: Extension) -> bool {
         match extension {

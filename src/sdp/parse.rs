@@ -102,6 +102,10 @@ impl Remote {
         Ok(Self { kind, bundle, lines, transport, ice_lite })
     }
 
+    pub fn is_answer(&self) -> bool {
+        self.kind == Kind::Answer
+    }
+
     pub fn lines(&self) -> &[RemoteLine] {
         &self.lines
     }

@@ -8,7 +8,8 @@ use super::codec::{Codec, CodecKey};
 use super::error::{Place, SdpError};
 use super::line::{Line, LineState, Sending, SessionNumbers};
 use super::{
-    DtlsRole, Intent, Kind, LINES_MAX, LineKind, LocalTransport, Remote, RemoteLine, Send, Setup, write,
+    DtlsRole, Intent, Kind, LINES_MAX, LineKind, LocalTransport, NewLine, Remote, RemoteLine, Send, Setup,
+    write,
 };
 use crate::id::{MediaKind, Mid};
 use crate::rtp::extension::ExtensionMap;
@@ -80,20 +81,29 @@ impl Negotiation {
         Ok(answer)
     }
 
-    /// Stages `sends`, and a section for data channels if there is none, on free or new m-lines and writes an
-    /// offer. Returns the mids of `sends` in their order. Lines closed before are rejected by this offer.
+    /// [`offer_lines`](Self::offer_lines) of tracks to send.
+    pub fn offer(&mut self, sends: Vec<Send>, data_channels: bool) -> Result<(String, Vec<Mid>), SdpError> {
+        self.offer_lines(sends.into_iter().map(NewLine::Send).collect(), data_channels)
+    }
+
+    /// Stages `wanted`, and a section for data channels if there is none, on free or new m-lines and writes an
+    /// offer. Returns the mids of `wanted` in their order. Lines closed before are rejected by this offer.
     ///
     /// # Errors
     /// [`SdpError::OfferPending`], [`SdpError::TooManyLines`], [`SdpError::NoPayloadTypeLeft`].
-    pub fn offer(&mut self, sends: Vec<Send>, data_channels: bool) -> Result<(String, Vec<Mid>), SdpError> {
+    pub fn offer_lines(
+        &mut self,
+        wanted: Vec<NewLine>,
+        data_channels: bool,
+    ) -> Result<(String, Vec<Mid>), SdpError> {
         if self.pending.is_some() {
             return Err(SdpError::OfferPending);
         }
         let mut next = self.clone();
-        let mut mids = Vec::with_capacity(sends.len());
-        for send in sends {
+        let mut mids = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
             let mid = next.next_mid();
-            let line = Line::of_source(mid, send, &mut next.numbers)?;
+            let line = Line::of_ours(mid, wanted, &mut next.numbers)?;
             next.place(line)?;
             mids.push(mid);
         }
@@ -426,7 +436,7 @@ fn answered_line(
     }
     line.agree(remote, at, numbers)?;
     if line.state == LineState::Offered {
-        let wanted = line.kind == LineKind::Application || line.source.is_some();
+        let wanted = line.kind == LineKind::Application || line.source.is_some() || line.wants_receive;
         line.state = if wanted { LineState::Live } else { LineState::Closing };
     }
     Ok(())

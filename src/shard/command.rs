@@ -5,6 +5,7 @@
 
 use crate::forward::rewrite::SendCodec;
 use crate::forward::select::Selection;
+use crate::forward::track_ring::Packet;
 use crate::id::{LegId, MediaKind, Mid, Rid, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
 use crate::rtp::codec::VideoCodec;
@@ -56,7 +57,8 @@ pub enum Command {
         track: TrackKey,
         ack: Ack,
     },
-    /// The session gets the track from the next packet on.
+    /// The session gets the track from the next packet on. Goes on in the numbers of a resumable leg of the same
+    /// SSRC, if there was one.
     Subscribe {
         slot: SessionSlot,
         leg: Box<LegConfig>,
@@ -64,6 +66,7 @@ pub enum Command {
     },
     /// The session wants other encodings of a track it gets.
     Select {
+        slot: SessionSlot,
         leg: LegId,
         track: TrackKey,
         selection: Selection,
@@ -118,6 +121,18 @@ pub struct TrackConfig {
     pub extensions: ExtensionMap,
 }
 
+impl TrackConfig {
+    /// The codec of a publisher's payload type, if it is one whose payload we can read.
+    pub fn codec(&self, payload_type: u8) -> Option<VideoCodec> {
+        self.codecs.iter().find(|(number, _)| *number == payload_type).map(|(_, codec)| *codec)
+    }
+
+    /// Whether a decoder can begin with this packet: of audio, and of video that we cannot read, with any.
+    pub fn starts_key_frame(&self, packet: &Packet, payload: &[u8]) -> bool {
+        self.codec(packet.payload_type).is_none_or(|codec| codec.starts_key_frame(payload))
+    }
+}
+
 /// An m-line that receives.
 #[derive(Debug, Clone)]
 pub struct PublicationConfig {
@@ -169,4 +184,6 @@ pub struct LegConfig {
     /// The ids of the subscriber's session that its m-line negotiated.
     pub extensions: ExtensionMap,
     pub selection: Selection,
+    /// Another leg may follow under this SSRC when this one has ended: its numbers are kept for that.
+    pub is_resumable: bool,
 }

@@ -4,14 +4,15 @@
 
 use crate::drop_reason::DropReason;
 use crate::forward::keyframe::KeyframeRequests;
+use crate::forward::leg::Leg;
 use crate::forward::receive::StreamReceiver;
 use crate::forward::transport_cc::ArrivalRecorder;
-use crate::id::{LegId, MediaKind, Rid, SessionSlot, TrackKey};
+use crate::id::{LegId, MediaKind, Mid, Rid, SessionSlot, TrackKey};
 use crate::io::Path;
 use crate::rtp::extension::{Extension, ExtensionMap};
 use crate::rtp::header::Header;
 use crate::rtp::srtp::{Opener, RtpReplay, Sealer};
-use crate::shard::command::{EncodingConfig, PublicationConfig, ReceiveCodec};
+use crate::shard::command::{EncodingConfig, LegConfig, PublicationConfig, ReceiveCodec};
 use crate::time::Time;
 
 /// SSRCs one session may use at a time: three encodings with RTX for each of ten m-lines is 60.
@@ -45,6 +46,8 @@ pub struct Session {
     pub extensions: ExtensionMap,
     streams: Vec<Stream>,
     pub legs: Vec<LegRef>,
+    /// Legs that ended and may be resumed, one per m-line: an SSRC must not send an index twice.
+    resting: Vec<(Mid, Leg)>,
     /// Arrival times for transport-wide feedback, if any publication negotiated it.
     pub arrivals: Option<ArrivalRecorder>,
     pub feedback_due: Time,
@@ -64,6 +67,8 @@ pub struct LegRef {
     /// Middle 32 bits of the NTP time in the last sender report, and when it left: for the round trip.
     pub last_report: Option<(u32, Time)>,
     pub kind: MediaKind,
+    /// Its m-line, if it may be resumed there.
+    resumable_on: Option<Mid>,
     retransmitted: Vec<(u16, Time)>,
 }
 
@@ -71,8 +76,16 @@ pub struct LegRef {
 const RETRANSMITTED_MAX: usize = 64;
 
 impl LegRef {
-    pub fn new(track: TrackKey, id: LegId, ssrc: u32, kind: MediaKind) -> Self {
-        Self { track, id, ssrc, last_report: None, kind, retransmitted: Vec::new() }
+    pub fn new(config: &LegConfig, kind: MediaKind) -> Self {
+        Self {
+            track: config.track,
+            id: config.id,
+            ssrc: config.ssrc,
+            last_report: None,
+            kind,
+            resumable_on: config.is_resumable.then_some(config.mid),
+            retransmitted: Vec::new(),
+        }
     }
 
     /// Whether to answer a NACK for `sequence`: not if that was done less than a round trip ago.
@@ -241,6 +254,7 @@ impl Session {
             extensions: ExtensionMap::default(),
             streams: Vec::new(),
             legs: Vec::new(),
+            resting: Vec::new(),
             arrivals: None,
             feedback_due: Time::NEVER,
             report_due: Time::NEVER,
@@ -281,6 +295,22 @@ impl Session {
         for encoding in self.publications.iter_mut().flat_map(|p| &mut p.encodings) {
             encoding.rekeyed = encoding.ssrc.is_some();
         }
+        self.resting.iter_mut().for_each(|(_, leg)| leg.rekey());
+    }
+
+    /// Takes a leg off that its track has let go of.
+    pub fn end_leg(&mut self, leg: Leg) {
+        let Some(at) = self.legs.iter().position(|known| known.id == leg.id) else { return };
+        if let Some(mid) = self.legs.remove(at).resumable_on {
+            self.resting.retain(|(on, _)| *on != mid);
+            self.resting.push((mid, leg));
+        }
+    }
+
+    /// The leg that ended under this SSRC, to go on from.
+    pub fn resume_leg(&mut self, ssrc: u32) -> Option<Leg> {
+        let at = self.resting.iter().position(|(_, leg)| leg.ssrc == ssrc)?;
+        Some(self.resting.remove(at).1)
     }
 
     /// Removes a publication and forgets its SSRCs.

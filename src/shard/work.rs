@@ -71,9 +71,9 @@ impl Core {
                 self.subscribe(slot, &leg, now);
                 Some(ack)
             }
-            Command::Select { leg, track, selection, ack } => {
+            Command::Select { slot, leg, track, selection, ack } => {
                 if let Some(track) = self.tracks.get_mut(track) {
-                    track.select(leg, selection, now);
+                    track.select(slot, leg, selection, now);
                 }
                 Some(ack)
             }
@@ -82,11 +82,9 @@ impl Core {
                 Some(ack)
             }
             Command::Unsubscribe { slot, leg, track, ack } => {
-                if let Some(track) = self.tracks.get_mut(track) {
-                    track.remove_leg(leg);
-                }
-                if let Some(session) = self.sessions.get_mut(slot) {
-                    session.legs.retain(|known| known.id != leg);
+                let leg = self.tracks.get_mut(track).and_then(|track| track.remove_leg(slot, leg));
+                if let (Some(leg), Some(session)) = (leg, self.sessions.get_mut(slot)) {
+                    session.end_leg(leg);
                 }
                 Some(ack)
             }
@@ -127,10 +125,10 @@ impl Core {
         session.rekey();
         let legs: Vec<_> = session.legs.iter().map(|leg| (leg.track, leg.id)).collect();
         for (track, id) in legs {
-            if let Some(leg) = self.tracks.get_mut(track).and_then(|track| track.leg_mut(id)) {
+            if let Some(leg) = self.tracks.get_mut(track).and_then(|track| track.leg_mut(slot, id)) {
                 leg.rekey();
             }
-            self.request_key_frame_for(track, id);
+            self.request_key_frame_for(track, slot, id);
         }
     }
 
@@ -148,12 +146,15 @@ impl Core {
     fn subscribe(&mut self, slot: SessionSlot, config: &LegConfig, now: Time) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let Some(track) = self.tracks.get_mut(config.track) else { return };
-        session.legs.push(LegRef::new(config.track, config.id, config.ssrc, track.config.kind));
-        track.add_leg(slot, config, now);
+        session.legs.push(LegRef::new(config, track.config.kind));
+        match session.resume_leg(config.ssrc) {
+            Some(leg) => track.adopt_leg(leg, config, now),
+            None => track.add_leg(slot, config, now),
+        }
         session.report_due = now;
         self.timers.hasten(slot, &mut session.timer, now);
         if session.opener.is_some() {
-            self.request_key_frame_for(config.track, config.id);
+            self.request_key_frame_for(config.track, slot, config.id);
         }
     }
 
@@ -162,7 +163,7 @@ impl Core {
         if self.tracks.get(config.track).is_none() {
             return;
         }
-        let Some(leg) = self.tracks.get_mut(from).and_then(|track| track.remove_leg(config.id)) else {
+        let Some(leg) = self.tracks.get_mut(from).and_then(|track| track.remove_leg(slot, config.id)) else {
             return;
         };
         if let Some(track) = self.tracks.get_mut(config.track) {
@@ -172,15 +173,15 @@ impl Core {
         if let Some(known) = session.and_then(|s| s.legs.iter_mut().find(|known| known.id == config.id)) {
             known.track = config.track;
         }
-        self.request_key_frame_for(config.track, config.id);
+        self.request_key_frame_for(config.track, slot, config.id);
     }
 
     /// Forgets a track, its rings and its legs.
     fn remove_track(&mut self, key: TrackKey) {
         let Some(track) = self.tracks.remove(key) else { return };
-        for leg in &track.legs {
+        for leg in track.legs {
             if let Some(session) = self.sessions.get_mut(leg.session) {
-                session.legs.retain(|known| known.id != leg.id);
+                session.end_leg(leg);
             }
         }
     }
@@ -194,7 +195,7 @@ impl Core {
         }
         for leg in &session.legs {
             if let Some(track) = self.tracks.get_mut(leg.track) {
-                track.remove_leg(leg.id);
+                track.remove_leg(slot, leg.id);
             }
         }
     }
@@ -242,7 +243,7 @@ impl Core {
         let ring = track.encodings.get_mut(usize::from(encoding)).ok_or(DropReason::TrackGone)?;
         ring.ring.insert(packet, &[bytes]).map_err(|_| DropReason::TooOld)?;
         if track.mark_fresh(encoding, packet.index) {
-            self.dirty.push(key);
+            self.dirty.push(key, track.config.kind);
         }
         Ok(())
     }

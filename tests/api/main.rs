@@ -7,14 +7,17 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure, in its helpers too")]
 
+mod bidirectional;
 mod client;
 mod close;
 mod datachannels;
 mod extensions;
+mod limits;
 mod peer;
 mod pull;
 mod push;
 mod server;
 mod sessions;
 mod stop;
+mod thirdparty;
 mod update;

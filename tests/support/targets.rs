@@ -2,8 +2,11 @@
 //! is to read and checks what must hold of any input. `tests/fuzz.rs` and the targets in `fuzz/` call them.
 
 use fanline::id::{MediaKind, Mid};
+use fanline::rtp::codec::{VideoCodec, vp8, vp9};
+use fanline::rtp::dependency::Structure;
 use fanline::rtp::extension::ExtensionMap;
 use fanline::rtp::header::Header;
+use fanline::rtp::layer::Layer;
 use fanline::rtp::rtcp::{self, Packet, TransportFeedback};
 use fanline::rtp::srtp::{DtlsRole, KeyingMaterial, Profile};
 use fanline::sdp::{Intent, Kind, LineKind, LocalTransport, Negotiation, Remote, Send};
@@ -17,6 +20,36 @@ pub fn header(bytes: &[u8]) {
     assert!(in_elements <= header.len, "elements lie within the header");
     if let Ok(payload) = header.payload_len(bytes) {
         assert!(header.len + payload <= bytes.len(), "a payload lies behind its header");
+    }
+}
+
+/// The dependency descriptors of packets of one encoding, each behind a byte of its length: what is read of one
+/// must make sense for whoever forwards by it.
+pub fn dependency(bytes: &[u8]) {
+    let mut structure = Structure::default();
+    let mut rest = bytes;
+    while let Some((&len, behind)) = rest.split_first() {
+        let (descriptor, behind) = behind.split_at(usize::from(len).min(behind.len()));
+        rest = behind;
+        let Some(frame) = structure.read(descriptor) else { continue };
+        assert_eq!(frame.switches.and(frame.needed_by), frame.switches, "a switch is part of its target");
+        assert!(frame.layer.is_within(Layer::MAX));
+        let Some(highest) = frame.needed_by.highest() else { continue };
+        assert!(structure.active().best_within(highest).is_none_or(|point| point.is_within(Layer::MAX)));
+    }
+}
+
+/// A video payload of each codec.
+pub fn payload(bytes: &[u8]) {
+    use VideoCodec::{Av1, H264, H265, Vp8, Vp9};
+    for codec in [Vp8, Vp9, H264, H265, Av1] {
+        codec.starts_key_frame(bytes);
+    }
+    if let Some(descriptor) = vp8::Descriptor::parse(bytes) {
+        assert!(descriptor.len <= bytes.len(), "a descriptor lies within its payload");
+    }
+    if let Some(descriptor) = vp9::Descriptor::parse(bytes) {
+        assert!(descriptor.layer.is_within(Layer::MAX));
     }
 }
 

@@ -66,9 +66,9 @@ impl Control {
         mids: &[Mid],
     ) -> Result<SessionDescription, RequestError> {
         let mut state = self.state.borrow_mut();
-        let session = state.session_mut(app, id)?;
+        let (session, remotes) = state.session_and_remotes(app, id)?;
         let intents: Vec<_> = mids.iter().map(|&mid| (mid, Intent::Close)).collect();
-        let sdp = session.answer(offer, &intents)?;
+        let sdp = session.answer(offer, &intents, remotes)?;
         state.poke(id, Clock::runtime_instant());
         Ok(SessionDescription { kind: SdpType::Answer, sdp })
     }
@@ -79,6 +79,7 @@ impl Control {
             for &mid in mids {
                 session.negotiation.close(mid);
             }
+            session.offered.retain(|(mid, _)| !mids.contains(mid));
         }
         let receives = |line: &Line| line.receive.is_some();
         let sends = |line: &Line| line.send.is_some();
@@ -117,7 +118,8 @@ impl Control {
 }
 
 fn is_open(session: &Session, mid: Mid) -> bool {
-    session.published_on(mid).is_some() || session.pulled_on(mid).is_some()
+    let is_offered = session.offered.iter().any(|(offered, _)| *offered == mid);
+    session.published_on(mid).is_some() || session.pulled_on(mid).is_some() || is_offered
 }
 
 fn not_there(mid: &str) -> RequestError {

@@ -61,7 +61,8 @@ impl Control {
         }
         let mut state = self.state.borrow_mut();
         self.renew_transport(&mut state, id);
-        let sdp = state.session_mut(app, id)?.answer(offer, &[])?;
+        let (session, remotes) = state.session_and_remotes(app, id)?;
+        let sdp = session.answer(offer, &[], remotes)?;
         state.poke(id, Clock::runtime_instant());
         Ok(SessionDescription { kind: SdpType::Answer, sdp })
     }
@@ -82,8 +83,7 @@ impl Control {
             return Ok(None);
         }
         let (sdp, _) = session.negotiation.offer(Vec::new(), true)?;
-        session.follow_bundle_tag();
-        session.offered_at = Some(Clock::runtime_instant());
+        session.note_offer(Clock::runtime_instant());
         session.offers_server_events = true;
         Ok(Some(SessionDescription { kind: SdpType::Offer, sdp }))
     }

@@ -22,10 +22,10 @@ use crate::control::request::{
     AppId, ErrorCode, Location, NewSession, NewSessionResponse, RenegotiateRequest, RenegotiateResponse,
     Request, RequestError, SdpType, SessionDescription, SessionState, Status, TrackState,
 };
-use crate::control::session::{self, LegState, Session};
-use crate::control::transport::Transport;
+use crate::control::session::{self, LegState, Remotes, Session};
+use crate::control::transport::{Ice, Transport};
 use crate::control::{Control, State};
-use crate::id::SessionId;
+use crate::id::{Mid, SessionId};
 use crate::sdp::{Kind, Negotiation, Remote, SdpError};
 use crate::shard::command::Command;
 use crate::time::Clock;
@@ -78,12 +78,14 @@ impl Control {
             let text = format!("the server holds {} sessions, its limit; retry later", state.sessions.len());
             return Err(RequestError::new(ErrorCode::TemporarilyUnavailable, text));
         }
-        let mut session = self.make_session(&mut state, app, now);
+        let ice = if body.thirdparty { Ice::Full } else { Ice::Lite };
+        let mut session = self.make_session(&mut state, app, ice, now);
         let id = session.id;
         let answer = match offer {
-            Some(offer) => match answer_plain(&mut session, &offer) {
+            Some(offer) => match answer_plain(&mut session, &offer, &mut state.remotes) {
                 Ok(answer) => Some(answer),
                 Err(error) => {
+                    session.forget_remotes(&mut state.remotes);
                     state.shards.vacate(session.shard, session.slot);
                     return Err(error);
                 }
@@ -99,18 +101,19 @@ impl Control {
     }
 
     /// A session with a place on a shard, not yet known to it.
-    fn make_session(&self, state: &mut State, app: AppId, now: Instant) -> Session {
+    fn make_session(&self, state: &mut State, app: AppId, ice: Ice, now: Instant) -> Session {
         let mut id = SessionId([0; 16]);
         state.rng.fill_bytes(&mut id.0);
-        let place = state.shards.place(id);
+        let place = state.shards.place(id, |shard| state.tracks.legs_on(shard));
         let credentials = session::credentials(place, &mut state.rng);
         let port = state.shards.link(place.0).port;
-        let transport = Transport::new(&self.identity, &credentials, port, now);
+        let transport = Transport::new(&self.identity, ice, &credentials, port, now);
         let local = session::local_transport(
             &credentials,
             &self.identity.fingerprint,
             &self.settings.advertise,
             port,
+            ice,
         );
         let origin = state.rng.next_u64() >> 1;
         Session::new(id, app, place, transport, credentials, Negotiation::new(origin, local), now)
@@ -125,12 +128,14 @@ impl Control {
         let now = Clock::runtime_instant();
         let port = shards.link(session.shard).port;
         session.credentials = session::credentials((session.shard, session.slot), rng);
-        session.transport = Transport::new(&self.identity, &session.credentials, port, now);
+        let ice = session.transport.ice();
+        session.transport = Transport::new(&self.identity, ice, &session.credentials, port, now);
         session.negotiation.set_transport(session::local_transport(
             &session.credentials,
             &self.identity.fingerprint,
             &self.settings.advertise,
             port,
+            ice,
         ));
         session.connected = false;
         session.began = now;
@@ -169,20 +174,28 @@ impl Control {
     ) -> Result<RenegotiateResponse, RequestError> {
         let _turn = self.turn(&app, id).await?;
         let answer = parse(&body.session_description, SdpType::Answer)?;
-        let mids = {
+        let (mids, pushed) = {
             let mut state = self.state.borrow_mut();
-            let session = state.session_mut(&app, id)?;
-            session.apply_answer(&answer)?;
+            let (session, remotes) = state.session_and_remotes(&app, id)?;
+            session.apply_answer(&answer, remotes)?;
             session.offered_at = None;
+            let publishes = |(mid, _): &(Mid, String)| {
+                session.negotiation.line(*mid).is_some_and(|line| line.receive.is_some())
+            };
+            let pushed = std::mem::take(&mut session.offered);
+            let pushed: Vec<_> = pushed.into_iter().filter(publishes).collect();
             if std::mem::take(&mut session.offers_server_events) && session.has_data_channels() {
                 session.transport.open_server_events();
             }
             let offered = session.pulled.iter().filter(|pulled| pulled.leg == LegState::Offered);
             let mids: Vec<_> = offered.map(|pulled| pulled.mid).collect();
             state.poke(id, Clock::runtime_instant());
-            mids
+            (mids, pushed)
         };
         self.end_stopped(id).await;
+        for (mid, name) in pushed {
+            self.publish(id, mid, name).await?;
+        }
         for mid in mids {
             self.subscribe(id, mid).await?;
         }
@@ -199,11 +212,7 @@ impl Control {
             state.channels.end_session(id);
             state.run_channels(Clock::runtime_instant());
             let (shard, slot) = (session.shard, session.slot);
-            for path in session.paths() {
-                if state.remotes.get(&(shard, path.remote)) == Some(&id) {
-                    state.remotes.remove(&(shard, path.remote));
-                }
-            }
+            session.forget_remotes(&mut state.remotes);
             state.shards.ask(shard, |ack| Command::RemoveSession { slot, ack })
         };
         for published in &session.published {
@@ -257,13 +266,26 @@ impl State {
     }
 
     fn session_mut(&mut self, app: &AppId, id: SessionId) -> Result<&mut Session, RequestError> {
-        self.sessions.get_mut(&id).filter(|session| session.app == *app).ok_or_else(|| gone(id))
+        self.session_and_remotes(app, id).map(|(session, _)| session)
+    }
+
+    fn session_and_remotes(
+        &mut self,
+        app: &AppId,
+        id: SessionId,
+    ) -> Result<(&mut Session, &mut Remotes), RequestError> {
+        let session = self.sessions.get_mut(&id).filter(|session| session.app == *app);
+        Ok((session.ok_or_else(|| gone(id))?, &mut self.remotes))
     }
 }
 
 /// Answers an offer that publishes nothing: data channels, or media that later requests will name.
-fn answer_plain(session: &mut Session, offer: &Remote) -> Result<SessionDescription, RequestError> {
-    let sdp = session.answer(offer, &[])?;
+fn answer_plain(
+    session: &mut Session,
+    offer: &Remote,
+    remotes: &mut Remotes,
+) -> Result<SessionDescription, RequestError> {
+    let sdp = session.answer(offer, &[], remotes)?;
     Ok(SessionDescription { kind: SdpType::Answer, sdp })
 }
 

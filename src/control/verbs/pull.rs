@@ -1,7 +1,8 @@
 //! `tracks/new` with remote tracks: what others publish is sent to this session.
 //!
 //! Without an offer of the client's we make one, and the flow starts when its answer comes by `renegotiate`.
-//! With one, each track takes the next m-line on which the client wants to receive its kind.
+//! With one, each track takes the next m-line on which the client wants to receive its kind. A track can also
+//! take an m-line that is there already: nothing is negotiated then.
 
 use std::rc::Rc;
 
@@ -18,11 +19,27 @@ use crate::control::tracks::Track;
 use crate::control::verbs::parse;
 use crate::control::{Control, State};
 use crate::id::{MediaKind, Mid, SessionId, TrackKey};
-use crate::sdp::{Intent, LineKind, Remote, SdpError, Send};
+use crate::sdp::{Intent, LineKind, Remote, RemoteLine, SdpError, Send};
 use crate::time::Clock;
 
-/// Items of a request in its order: the track that was found, or why there is none.
-type Found = Vec<Result<TrackKey, RequestError>>;
+/// An item of a request: the track that was found, or why there is none, and the m-line it goes on.
+struct Item<'a> {
+    object: &'a TrackObject,
+    track: Result<TrackKey, RequestError>,
+    mid: Option<Mid>,
+}
+
+impl Item<'_> {
+    /// The m-line of the session that shall carry the track, if not a new one.
+    fn line(&self) -> Option<String> {
+        present(&self.object.mid)
+    }
+
+    fn fail(&mut self, code: ErrorCode, text: String) {
+        self.mid = None;
+        self.track = Err(RequestError::new(code, text));
+    }
+}
 
 impl Control {
     pub(super) async fn pull(
@@ -36,11 +53,18 @@ impl Control {
         }
         self.connected(&app, id).await?;
         let offer = body.session_description.as_ref().map(|d| parse(d, SdpType::Offer)).transpose()?;
-        let found: Found = join_all(body.tracks.iter().map(|item| self.find(&app, item))).await;
-        match offer {
-            Some(offer) => self.pull_into(&app, id, &offer, &body.tracks, found).await,
-            None => self.pull_by_our_offer(&app, id, &body.tracks, found),
-        }
+        let found = join_all(body.tracks.iter().map(|object| self.find(&app, object))).await;
+        let items = body.tracks.iter().zip(found).map(|(object, track)| Item { object, track, mid: None });
+        let mut items: Vec<_> = items.collect();
+        let description = match offer {
+            Some(offer) => self.pull_into(&app, id, &offer, &mut items).await?,
+            None => {
+                let offer = self.pull_by_our_offer(&app, id, &mut items)?;
+                self.pull_onto_lines(&app, id, &mut items).await?;
+                offer
+            }
+        };
+        Ok(response(&items, description))
     }
 
     /// The track an item names, once its packets flow. A publisher that is still connecting is waited for.
@@ -48,10 +72,6 @@ impl Control {
         let fields = [("sessionId", &item.session_id), ("trackName", &item.track_name)];
         if let Some((field, _)) = fields.iter().find(|(_, value)| present(value).is_none()) {
             let text = format!("a remote track needs {field}: the publisher's sessionId and its trackName");
-            return Err(RequestError::new(ErrorCode::InvalidParams, text));
-        }
-        if let Some(mid) = &item.mid {
-            let text = format!("a pull into the existing mid {mid:?} is not supported; leave mid out");
             return Err(RequestError::new(ErrorCode::InvalidParams, text));
         }
         let flowing = async {
@@ -91,27 +111,80 @@ impl Control {
         }
     }
 
+    /// Our offer, with an m-line for each track that asks for no other; none if there is no such track.
     fn pull_by_our_offer(
         &self,
         app: &AppId,
         id: SessionId,
-        items: &[TrackObject],
-        found: Found,
-    ) -> Result<TracksResponse, RequestError> {
+        items: &mut [Item<'_>],
+    ) -> Result<Option<SessionDescription>, RequestError> {
         let mut state = self.state.borrow_mut();
         self.renew_transport(&mut state, id);
-        let now = Clock::runtime_instant();
-        let (sends, keys) = state.sends(&found);
+        let (mut sends, mut sent) = (Vec::new(), Vec::new());
+        for item in items.iter_mut().filter(|item| item.line().is_none()) {
+            if let Some(send) = state.send(item) {
+                sends.push(send);
+                sent.push(item);
+            }
+        }
         if sends.is_empty() {
-            return Ok(response(items, &found, &[], None));
+            return Ok(None);
         }
         let session = state.session_mut(app, id)?;
         let (sdp, mids) = session.negotiation.offer(sends, false)?;
-        session.follow_bundle_tag();
-        session.offered_at = Some(now);
-        state.note_pulled(id, &keys, &mids, wishes(items, &found));
-        let offer = SessionDescription { kind: SdpType::Offer, sdp };
-        Ok(response(items, &found, &mids, Some(offer)))
+        session.note_offer(Clock::runtime_instant());
+        for (item, mid) in sent.into_iter().zip(mids) {
+            item.mid = Some(mid);
+            state.note_item(id, item);
+        }
+        Ok(Some(SessionDescription { kind: SdpType::Offer, sdp }))
+    }
+
+    /// Sends each track that names an m-line of the session on that.
+    async fn pull_onto_lines(
+        &self,
+        app: &AppId,
+        id: SessionId,
+        items: &mut [Item<'_>],
+    ) -> Result<(), RequestError> {
+        for item in items {
+            let (Some(line), Ok(track)) = (item.line(), item.track.clone()) else { continue };
+            let meant = self.state.borrow().session(app, id)?.line_meant(&line);
+            let Some(mid) = meant else {
+                let text = format!(
+                    "mid {line:?} is no m-line of this session; name one that sends, by its mid or as \
+                     \"#trackName\", or leave mid out for a new one"
+                );
+                item.fail(ErrorCode::InvalidParams, text);
+                continue;
+            };
+            let wish = item.object.simulcast.clone().unwrap_or_default();
+            match self.pull_onto(id, mid, track, wish).await {
+                Ok(()) => item.mid = Some(mid),
+                Err(error) => item.track = Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a track on an m-line that is there, in place of what it carried, if anything.
+    async fn pull_onto(
+        &self,
+        id: SessionId,
+        mid: Mid,
+        track: TrackKey,
+        wish: Simulcast,
+    ) -> Result<(), RequestError> {
+        let flowing = {
+            let state = self.state.borrow();
+            let pulled = state.sessions.get(&id).and_then(|session| session.pulled_on(mid));
+            pulled.filter(|pulled| matches!(pulled.leg, LegState::Flowing(_))).map(|pulled| pulled.track)
+        };
+        if flowing.is_some() {
+            return self.redirect(id, mid, track, Some(wish)).await;
+        }
+        self.state.borrow_mut().begin_resume(id, mid, track, wish)?;
+        self.subscribe(id, mid).await
     }
 
     /// If no track can be had, the offer is not taken: the client may come back with another, even of another
@@ -121,30 +194,31 @@ impl Control {
         app: &AppId,
         id: SessionId,
         offer: &Remote,
-        items: &[TrackObject],
-        mut found: Found,
-    ) -> Result<TracksResponse, RequestError> {
-        let (mids, sdp) = {
+        items: &mut [Item<'_>],
+    ) -> Result<Option<SessionDescription>, RequestError> {
+        let sdp = {
             let mut state = self.state.borrow_mut();
             self.renew_transport(&mut state, id);
-            let mids = assign(state.session(app, id)?, offer, &state, &mut found);
-            if mids.is_empty() {
-                return Ok(response(items, &found, &mids, None));
+            assign(state.session(app, id)?, offer, &state, items);
+            let mut intents = Vec::new();
+            for item in items.iter_mut() {
+                let Some(mid) = item.mid else { continue };
+                intents.extend(state.send(item).map(|send| (mid, Intent::Send(send))));
             }
-            let (sends, keys) = state.sends(&found);
-            let session = state.session_mut(app, id)?;
-            let intents: Vec<_> = mids.iter().copied().zip(sends.into_iter().map(Intent::Send)).collect();
-            let sdp = session.answer(offer, &intents)?;
-            state.note_pulled(id, &keys, &mids, wishes(items, &found));
+            if intents.is_empty() {
+                return Ok(None);
+            }
+            let (session, remotes) = state.session_and_remotes(app, id)?;
+            let sdp = session.answer(offer, &intents, remotes)?;
+            items.iter().for_each(|item| state.note_item(id, item));
             state.poke(id, Clock::runtime_instant());
-            (mids, sdp)
+            sdp
         };
         self.end_stopped(id).await;
-        for &mid in &mids {
+        for mid in items.iter().filter_map(|item| item.mid) {
             self.subscribe(id, mid).await?;
         }
-        let answer = SessionDescription { kind: SdpType::Answer, sdp };
-        Ok(response(items, &found, &mids, Some(answer)))
+        Ok(Some(SessionDescription { kind: SdpType::Answer, sdp }))
     }
 }
 
@@ -168,55 +242,58 @@ impl State {
         Ok((key, track))
     }
 
-    /// What to send for each track that was found, in order.
-    fn sends(&mut self, found: &Found) -> (Vec<Send>, Vec<TrackKey>) {
-        let mut sends = Vec::new();
-        let mut keys = Vec::new();
-        for key in found.iter().flatten() {
-            let Some(track) = self.tracks.get(*key) else { continue };
-            let is_video = track.kind() == MediaKind::Video;
-            let stream = track.receive.msid.as_ref().map(|msid| msid.stream_id.clone());
-            sends.push(Send {
-                kind: track.kind(),
-                codecs: track.codecs().to_vec(),
-                extensions: track.config.extensions,
-                ssrc: self.rng.next_u32(),
-                rtx_ssrc: is_video.then(|| self.rng.next_u32()),
-                cname: track.session.to_string(),
-                stream_id: stream_name(stream, track.session),
-                track_id: track.name.clone(),
-                transport_cc: false,
-            });
-            keys.push(*key);
-        }
-        (sends, keys)
+    /// What to send for an item whose track was found, unless it has ended since.
+    fn send(&mut self, item: &mut Item<'_>) -> Option<Send> {
+        let key = *item.track.as_ref().ok()?;
+        let Some(track) = self.tracks.get(key) else {
+            let name = item.object.track_name.as_deref().unwrap_or_default();
+            item.fail(ErrorCode::NotFoundTrackError, format!("track {name:?} has just ended"));
+            return None;
+        };
+        let is_video = track.kind() == MediaKind::Video;
+        let stream = track.receive.msid.as_ref().map(|msid| msid.stream_id.clone());
+        Some(Send {
+            kind: track.kind(),
+            codecs: track.codecs().to_vec(),
+            extensions: track.config.extensions,
+            ssrc: self.rng.next_u32(),
+            rtx_ssrc: is_video.then(|| self.rng.next_u32()),
+            cname: track.session.to_string(),
+            stream_id: stream_name(stream, track.session),
+            track_id: track.name.clone(),
+            transport_cc: false,
+        })
     }
 
-    fn note_pulled(
+    /// Puts an item on the books that has an m-line now.
+    fn note_item(&mut self, id: SessionId, item: &Item<'_>) {
+        if let (Ok(key), Some(mid)) = (&item.track, item.mid) {
+            self.note_pulled(id, mid, *key, item.object.simulcast.clone().unwrap_or_default());
+        }
+    }
+
+    pub(in crate::control) fn note_pulled(
         &mut self,
         id: SessionId,
-        keys: &[TrackKey],
-        mids: &[Mid],
-        wishes: impl Iterator<Item = Simulcast>,
+        mid: Mid,
+        key: TrackKey,
+        simulcast: Simulcast,
     ) {
         let Self { tracks, sessions, .. } = self;
-        let Some(session) = sessions.get_mut(&id) else { return };
-        for ((&key, &mid), simulcast) in keys.iter().zip(mids).zip(wishes) {
-            let Some(track) = tracks.get(key) else { continue };
-            let lines = &session.negotiation;
-            session.pulled.retain(|known| {
-                let is_over = known.leg == LegState::Closed && lines.line(known.mid).is_none();
-                known.mid != mid && !is_over
-            });
-            session.pulled.push(Pulled {
-                mid,
-                track: key,
-                session: track.session,
-                name: track.name.clone(),
-                simulcast,
-                leg: LegState::Offered,
-            });
-        }
+        let (Some(session), Some(track)) = (sessions.get_mut(&id), tracks.get(key)) else { return };
+        let lines = &session.negotiation;
+        session.pulled.retain(|known| {
+            let is_over = known.leg == LegState::Closed && lines.line(known.mid).is_none();
+            known.mid != mid && !is_over
+        });
+        session.pulled.push(Pulled {
+            mid,
+            track: key,
+            session: track.session,
+            name: track.name.clone(),
+            simulcast,
+            leg: LegState::Offered,
+        });
     }
 }
 
@@ -229,35 +306,32 @@ fn stream_name(published: Option<String>, session: SessionId) -> String {
     }
 }
 
-/// Gives each found track the next m-line of its kind on which the client receives and nothing flows yet.
-/// A track for which there is none fails.
-fn assign(session: &Session, offer: &Remote, state: &State, found: &mut Found) -> Vec<Mid> {
-    let free = |line: &&crate::sdp::RemoteLine| {
+/// Gives each found track the m-line it names, or the next of its kind, on which the client receives and nothing
+/// flows yet. A track for which there is none fails.
+fn assign(session: &Session, offer: &Remote, state: &State, items: &mut [Item<'_>]) {
+    let free = |line: &&RemoteLine| {
         !line.rejected && line.direction.receives() && session.pulled_on(line.mid).is_none()
     };
     let mut lines: Vec<_> = offer.lines().iter().filter(free).collect();
-    let mut mids = Vec::new();
-    for item in found.iter_mut() {
-        let Some(track) = item.as_ref().ok().and_then(|key| state.tracks.get(*key)) else { continue };
-        match lines.iter().position(|line| line.kind == LineKind::Media(track.kind())) {
-            Some(at) => mids.push(lines.remove(at).mid),
+    for item in items.iter_mut() {
+        let Some(track) = item.track.as_ref().ok().and_then(|key| state.tracks.get(*key)) else { continue };
+        let (kind, name) = (track.kind(), track.name.clone());
+        let wanted = item.line().map(|line| session.mid_meant(&line));
+        let fits = |line: &&RemoteLine| {
+            line.kind == LineKind::Media(kind) && wanted.is_none_or(|mid| mid == Some(line.mid))
+        };
+        match lines.iter().position(fits) {
+            Some(at) => item.mid = Some(lines.remove(at).mid),
             None => {
+                let which = item.line().map_or_else(String::new, |line| format!(" with mid {line:?}"));
                 let text = format!(
-                    "the offer has no free m-line to receive {} track {:?}; add a recvonly transceiver",
-                    track.kind().as_str(),
-                    track.name
+                    "the offer has no free m-line{which} to receive {} track {name:?}; add a recvonly transceiver",
+                    kind.as_str(),
                 );
-                *item = Err(RequestError::new(ErrorCode::InvalidParams, text));
+                item.fail(ErrorCode::InvalidParams, text);
             }
         }
     }
-    mids
-}
-
-/// Which encodings are wanted of each track that was found, in order.
-fn wishes(items: &[TrackObject], found: &Found) -> impl Iterator<Item = Simulcast> {
-    let found = items.iter().zip(found).filter(|(_, found)| found.is_ok());
-    found.map(|(item, _)| item.simulcast.clone().unwrap_or_default())
 }
 
 /// Some clients write an empty string for what they do not have; none can read one.
@@ -265,20 +339,14 @@ pub(super) fn present(field: &Option<String>) -> Option<String> {
     field.clone().filter(|text| !text.is_empty())
 }
 
-/// Items in the order of the request; those found have the mids in theirs.
-fn response(
-    items: &[TrackObject],
-    found: &Found,
-    mids: &[Mid],
-    description: Option<SessionDescription>,
-) -> TracksResponse {
-    let mut mids = mids.iter();
-    let tracks = items.iter().zip(found).map(|(item, found)| TrackResult {
-        session_id: present(&item.session_id),
-        track_name: present(&item.track_name),
-        mid: Some(found.as_ref().ok().and_then(|_| mids.next()).map(Mid::to_string).unwrap_or_default()),
+/// Items in the order of the request.
+fn response(items: &[Item<'_>], description: Option<SessionDescription>) -> TracksResponse {
+    let tracks = items.iter().map(|item| TrackResult {
+        session_id: present(&item.object.session_id),
+        track_name: present(&item.object.track_name),
+        mid: Some(item.mid.filter(|_| item.track.is_ok()).as_ref().map(Mid::to_string).unwrap_or_default()),
         kind: None,
-        error: found.as_ref().err().cloned(),
+        error: item.track.as_ref().err().cloned(),
     });
     let is_offer = description.as_ref().is_some_and(|d| d.kind == SdpType::Offer);
     TracksResponse {

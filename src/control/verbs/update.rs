@@ -71,7 +71,8 @@ impl State {
             return Err(not_updated(text));
         }
         let session = self.session(app, id)?;
-        let on_mid = item.mid.as_deref().and_then(|mid| mid.parse().ok()).and_then(|mid| flow(session, mid));
+        let mid = item.mid.as_deref().and_then(|mid| session.mid_meant(mid));
+        let on_mid = mid.and_then(|mid| flow(session, mid));
         let is_named =
             |pulled: &&Pulled| item.track_name.is_some() && is_flowing(pulled) && names(item, pulled);
         let named = || session.pulled.iter().find(is_named);

@@ -8,8 +8,9 @@
 
 mod av1;
 mod h264;
+mod h265;
 pub mod vp8;
-mod vp9;
+pub mod vp9;
 
 /// A codec whose payload we can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,13 +18,20 @@ pub enum VideoCodec {
     Vp8,
     Vp9,
     H264,
+    H265,
     Av1,
 }
 
 impl VideoCodec {
     /// By the encoding name of `a=rtpmap`, in any case.
     pub fn from_name(name: &str) -> Option<Self> {
-        let known = [("VP8", Self::Vp8), ("VP9", Self::Vp9), ("H264", Self::H264), ("AV1", Self::Av1)];
+        let known = [
+            ("VP8", Self::Vp8),
+            ("VP9", Self::Vp9),
+            ("H264", Self::H264),
+            ("H265", Self::H265),
+            ("AV1", Self::Av1),
+        ];
         known.into_iter().find(|(text, _)| text.eq_ignore_ascii_case(name)).map(|(_, codec)| codec)
     }
 
@@ -33,6 +41,7 @@ impl VideoCodec {
             Self::Vp8 => vp8::starts_key_frame(payload),
             Self::Vp9 => vp9::starts_key_frame(payload),
             Self::H264 => h264::starts_key_frame(payload),
+            Self::H265 => h265::starts_key_frame(payload),
             Self::Av1 => av1::starts_key_frame(payload),
         }
     }
@@ -53,7 +62,8 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_payloads_never_panic(payload in prop::collection::vec(any::<u8>(), 0..40)) {
-            for codec in [VideoCodec::Vp8, VideoCodec::Vp9, VideoCodec::H264, VideoCodec::Av1] {
+            use VideoCodec::{Av1, H264, H265, Vp8, Vp9};
+            for codec in [Vp8, Vp9, H264, H265, Av1] {
                 codec.starts_key_frame(&payload);
             }
         }

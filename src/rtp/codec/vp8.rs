@@ -1,5 +1,5 @@
-//! VP8's payload descriptor (RFC 7741 §4.2): the start of key frames, and the two counters that a viewer
-//! expects to be continuous: the picture id and TL0PICIDX.
+//! VP8's payload descriptor (RFC 7741 §4.2): the start of key frames, temporal layers, and the two counters
+//! that a viewer expects to be continuous: the picture id and TL0PICIDX.
 #![deny(clippy::indexing_slicing)]
 
 /// The fields of one descriptor that matter to a forwarder.
@@ -9,8 +9,18 @@ pub struct Descriptor {
     pub len: usize,
     pub picture_id: Option<PictureId>,
     pub tl0_picture_index: Option<Tl0PictureIndex>,
+    pub temporal: Option<TemporalLayer>,
     /// S is set and PID is 0: the packet opens its frame.
     pub starts_frame: bool,
+}
+
+/// TID and Y.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TemporalLayer {
+    /// 0 to 3.
+    pub id: u8,
+    /// The frame is predicted from temporal layer 0 alone.
+    pub syncs: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +66,14 @@ impl Descriptor {
             let (at, value) = next()?;
             tl0_picture_index = Some(Tl0PictureIndex { at, value });
         }
+        let mut temporal = None;
         if flags & 0x30 != 0 {
-            next()?;
+            let (_, byte) = next()?;
+            let layer = TemporalLayer { id: byte >> 6, syncs: byte & 0x20 != 0 };
+            temporal = (flags & 0x20 != 0).then_some(layer);
         }
         let starts_frame = first & 0x17 == 0x10;
-        Some(Self { len: at, picture_id, tl0_picture_index, starts_frame })
+        Some(Self { len: at, picture_id, tl0_picture_index, temporal, starts_frame })
     }
 }
 
@@ -106,10 +119,15 @@ mod tests {
         assert_eq!(descriptor.picture_id, Some(PictureId { at: 2, bits: 15, value: 0x1234 }));
         assert_eq!(descriptor.tl0_picture_index, Some(Tl0PictureIndex { at: 4, value: 0x56 }));
         assert_eq!(descriptor.len, 6);
+        assert_eq!(descriptor.temporal, Some(TemporalLayer { id: 0, syncs: false }));
         let short = Descriptor::parse(&[0x80, 0x80, 0x7f, 0]).unwrap();
         assert_eq!(short.picture_id, Some(PictureId { at: 2, bits: 7, value: 0x7f }));
         assert_eq!((short.tl0_picture_index, short.starts_frame, short.len), (None, false, 3));
         assert_eq!(Descriptor::parse(&[0x90, 0xf0, 0x92]), None, "cut off");
+        let layered = Descriptor::parse(&[0x90, 0x20, 0xa0]).unwrap();
+        assert_eq!(layered.temporal, Some(TemporalLayer { id: 2, syncs: true }));
+        let keyed = Descriptor::parse(&[0x90, 0x10, 0xff]).unwrap();
+        assert_eq!((keyed.temporal, keyed.len), (None, 3), "KEYIDX without TID");
     }
 
     #[test]
