@@ -34,7 +34,7 @@ window.page = {
   /** What has left: pictures, key frames, requests for those. */
   async sent() {
     const { framesSent, keyFramesEncoded, pliCount } = await figures(sent[1].sender, "outbound-rtp");
-    return { frames: framesSent, keyFrames: keyFramesEncoded, requests: pliCount };
+    return { frames: framesSent, keyFrames: keyFramesEncoded ?? 0, requests: pliCount ?? 0 };
   },
 
   /** What has been seen and heard. Times are in seconds. */
