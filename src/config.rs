@@ -21,8 +21,8 @@ use crate::control::request::AppId;
 
 pub use source::{ConfigError, Origin};
 use source::{Layered, Origins};
-pub use value::{App, Backend, Demo, LogFormat, Placement, Secret};
-use value::{CoreRange, boolean, ip_addr, log_filter, socket_addr, timeout, unicast_addr, wait, within};
+pub use value::{App, Backend, CoreRange, Demo, LogFormat, Placement, Secret};
+use value::{boolean, ip_addr, log_filter, socket_addr, timeout, unicast_addr, wait, within};
 
 /// Fanline: a selective forwarding unit with the sessions/tracks API, on a thread-per-core UDP data plane.
 #[derive(Parser)]

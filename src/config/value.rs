@@ -93,7 +93,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// One item of a list of cores: `3`, or `0-7` with both ends included.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CoreRange(pub RangeInclusive<usize>);
+pub struct CoreRange(pub RangeInclusive<usize>);
 
 impl FromStr for CoreRange {
     type Err = String;

@@ -9,7 +9,7 @@
 //! known, `shards` the way to the data plane, `transport` and `keys` what hides str0m.
 
 pub mod datachannels;
-mod keys;
+pub(crate) mod keys;
 mod media;
 pub mod request;
 mod session;
