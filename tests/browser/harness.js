@@ -86,10 +86,22 @@ class Server {
     });
   }
 
-  /** `GET /sessions/{id}`. */
-  async session(id) {
+  /** A request below the app's path; rejects if the answer, or a track in it, is an error. */
+  async call(method, path, body) {
     const headers = { Authorization: `Bearer ${this.app.secret}` };
-    return (await fetch(`${this.config.basePath}/sessions/${id}`, { headers })).json();
+    const response = await fetch(`${this.config.basePath}${path}`, {
+      method,
+      headers,
+      body: body && JSON.stringify(body),
+    });
+    const answer = await response.json();
+    const failed = answer.errorCode ? answer : answer.tracks?.find(({ errorCode }) => errorCode);
+    if (failed) throw new Error(`${method} ${path} failed: ${JSON.stringify(failed)}`);
+    return answer;
+  }
+
+  session(id) {
+    return this.call("GET", `/sessions/${id}`);
   }
 
   /** The values of a counter by shard, in the order of shards. */
@@ -105,10 +117,9 @@ class Server {
 
   /** Ends all sessions: those of pages that are closed would be sent to until the server misses them. */
   async endSessions() {
-    const headers = { Authorization: `Bearer ${this.app.secret}` };
-    const { sessions } = await (await fetch(`${this.config.basePath}/sessions?limit=1000`, { headers })).json();
-    const end = ({ sessionId }) =>
-      fetch(`${this.config.basePath}/sessions/${sessionId}`, { method: "DELETE", headers });
+    const { sessions } = await this.call("GET", "/sessions?limit=1000");
+    // One may have ended by itself meanwhile.
+    const end = ({ sessionId }) => this.call("DELETE", `/sessions/${sessionId}`).catch(() => {});
     await Promise.all(sessions.map(end));
   }
 
