@@ -267,8 +267,8 @@ impl Core {
         if !leg.may_retransmit(sequence, now, rtt_us) {
             self.drop(DropReason::NackRepeated);
         } else if self.retransmits.len() < RETRANSMITS_PER_TURN_MAX {
-            let (track, leg) = (leg.track, leg.id);
-            self.retransmits.push(Retransmit { session: slot, track, leg, sequence });
+            let (track, leg, mid) = (leg.track, leg.id, leg.mid);
+            self.retransmits.push(Retransmit { session: slot, track, leg, mid, sequence });
         }
     }
 

@@ -27,7 +27,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::drop_reason::DropReason;
 use crate::forward::coalesce::Coalescing;
-use crate::id::{LegId, SessionSlot, ShardId, TrackKey};
+use crate::id::{LegId, Mid, SessionSlot, ShardId, TrackKey};
 use crate::io::Io;
 use crate::io::bell::Bell;
 use crate::ring;
@@ -131,6 +131,7 @@ struct Retransmit {
     session: SessionSlot,
     track: TrackKey,
     leg: LegId,
+    mid: Mid,
     sequence: u16,
 }
 
