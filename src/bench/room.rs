@@ -2,7 +2,7 @@
 //!
 //! Read [`run`] first. A [`Room`] is open from then until it is dropped; [`Room::join`] brings listeners in,
 //! [`Room::measure`] counts for a while, with a storm of joins meanwhile if asked for. This thread speaks HTTP and
-//! keeps the books; the media is on the threads of [`super::worker`].
+//! keeps the books; the media is on the threads of `super::worker`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

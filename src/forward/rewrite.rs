@@ -98,6 +98,11 @@ impl Shape {
         if let (Some(mid), Some(id)) = (mid, self.extensions.id(Extension::Mid)) {
             template.push(id, mid.as_bytes());
         }
+        // Each packet gets its own number when it leaves.
+        let transport_sequence = self.extensions.id(Extension::TransportCc);
+        if let Some(id) = transport_sequence {
+            template.push(id, &[0; 2]);
+        }
         if let Ok(header) = Header::parse(stored) {
             for (id, value) in header.extensions(stored) {
                 if let Some(id) = self.translate(id, publisher) {
@@ -106,6 +111,9 @@ impl Shape {
             }
         }
         template.finish();
+        if let Some(id) = transport_sequence {
+            template.remember(id);
+        }
         template
     }
 
