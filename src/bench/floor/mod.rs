@@ -20,8 +20,10 @@ pub mod seal;
 pub mod send;
 pub mod stage;
 
+use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ use super::{BenchError, kernel};
 use meter::{Meter, Row};
 use report::Report;
 use stage::Stage;
+
+use crate::io::xdp::bpf::XdpMode;
 
 /// The settings of `fanline bench floor`.
 #[derive(Debug, Clone, Args)]
@@ -66,13 +70,34 @@ pub struct Settings {
     #[arg(long, value_name = "NAMESPACE/INTERFACE", requires = "target", value_parser = sink_place)]
     sink: Option<(String, String)>,
 
+    /// Where on that interface; in the driver the sender of a veth pair pays for it, in the stack the core that RPS
+    /// has chosen does
+    #[arg(long, value_name = "PLACE", value_enum, default_value_t = SinkIn::Driver)]
+    sink_in: SinkIn,
+
     /// The core that measures; the one behind it is the partner of a hand-off [default: the first allowed]
     #[arg(long, value_name = "CORE")]
     core: Option<usize>,
 
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Where the packets of a target end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SinkIn {
+    Driver,
+    Stack,
+}
+
+impl From<SinkIn> for XdpMode {
+    fn from(place: SinkIn) -> Self {
+        match place {
+            SinkIn::Driver => Self::Driver,
+            SinkIn::Stack => Self::Generic,
+        }
+    }
 }
 
 /// A part of the table.
@@ -121,18 +146,20 @@ pub fn run(settings: Settings) -> Result<(), BenchError> {
     })?;
     let partner =
         cores.iter().copied().cycle().skip_while(|other| *other != core).nth(1).filter(|it| *it != core);
+    let json = settings.json.clone();
     // A thread of its own: it is pinned, and moves into network namespaces.
     let measuring = thread::Builder::new()
         .name("floor".into())
-        .spawn(move || measure(&settings, core, partner).map(|report| (report, settings.json)))
+        .spawn(move || measure(&settings, core, partner))
         .map_err(|error| BenchError(format!("cannot start a thread: {error}")))?;
-    let (report, json) =
-        measuring.join().map_err(|_| BenchError("the measuring thread has panicked".into()))??;
-    let text = if json { report.json() } else { report.table() };
-    io::stdout()
-        .lock()
-        .write_all(text.as_bytes())
-        .map_err(|error| BenchError(format!("cannot print: {error}")))
+    let report = measuring.join().map_err(|_| BenchError("the measuring thread has panicked".into()))??;
+    let printed = io::stdout().lock().write_all(report.table().as_bytes());
+    printed.map_err(|error| BenchError(format!("cannot print: {error}")))?;
+    match json {
+        Some(path) => fs::write(&path, report.json())
+            .map_err(|error| BenchError(format!("cannot write {}: {error}", path.display()))),
+        None => Ok(()),
+    }
 }
 
 fn allowed_cores() -> Vec<usize> {
@@ -167,7 +194,7 @@ fn stages(settings: &Settings, left_out: &mut Vec<String>) -> Result<Vec<Stage>,
         return Ok(Vec::new());
     }
     if let (Some(target), Some((namespace, interface))) = (settings.target, &settings.sink) {
-        return Ok(vec![Stage::target(target, namespace, interface)?]);
+        return Ok(vec![Stage::target(target, namespace, interface, settings.sink_in.into())?]);
     }
     let mut stages = Vec::new();
     for made in [Stage::veth(), Stage::loopback()] {
