@@ -2,8 +2,9 @@
 //! leg, with everything that happens once per packet spread over the legs. The network below only counts,
 //! so that the rest of a packet's cost, which is the kernel's or the driver's, is not in these figures.
 //!
-//! `fanout` is media alone: one Opus packet, or a video frame of ten full packets, per turn. `reports` is
-//! what each leg's RTCP adds: a sender report, a receiver report and a name, sealed.
+//! `fanout` is media alone: one Opus packet, or a video frame of ten full packets, per turn. `speakers` is several
+//! publishers whom everybody hears: their packets in one turn, or each in a turn of its own. `reports` is what each
+//! leg's RTCP adds: a sender report, a receiver report and a name, sealed.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -23,50 +24,78 @@ const LEGS: [u32; 4] = [1, 100, 1_000, 10_000];
 /// Packets of a video frame at 30 frames and 3 Mb/s a second.
 const VIDEO_BURST: u64 = 10;
 
-/// One shard, one publisher, many subscribers.
+/// Speakers whom everybody hears, and who hears them.
+const ROOMS: [(u32, u32); 3] = [(3, 1_000), (10, 150), (10, 1_000)];
+
+/// One shard, some publishers, many subscribers of all of them.
 struct Hall {
     rig: Rig<MemoryIo>,
     wire: Wire,
-    publisher: Peer,
-    stream: Stream,
+    publishers: Vec<(Peer, Stream)>,
     now: Time,
 }
 
 impl Hall {
-    fn new(media: Media, legs: u32) -> Self {
+    fn new(media: Media, publishers: u32, subscribers: u32) -> Self {
         let (io, wire) = MemoryIo::counting();
         let bell = Bell::new().expect("a descriptor is left");
         let mut rig = Rig::new(vec![(io, bell)]);
-        let publisher = rig.join(ShardId(0), address(0));
-        rig.publish(&publisher, &media);
-        for n in 0..legs {
-            let peer = rig.join(ShardId(0), address(1 + n));
-            rig.subscribe(&peer, &media, n);
+        let publishers = (0..publishers).map(|track| {
+            let peer = rig.join(ShardId(0), address(track));
+            rig.publish_track(&peer, &media, track);
+            (peer, Stream::new(media))
+        });
+        let publishers: Vec<_> = publishers.collect();
+        let tracks = publishers.len() as u32;
+        for n in 0..subscribers {
+            let peer = rig.join(ShardId(0), address(tracks + n));
+            (0..tracks).for_each(|track| rig.subscribe_to_track(&peer, &media, track, n));
             rig.settle(START);
         }
-        let mut hall = Self { rig, wire, publisher, stream: Stream::new(media), now: START };
-        hall.sender_report();
+        let mut hall = Self { rig, wire, publishers, now: START };
+        hall.sender_reports();
         hall.rig.settle(START);
         hall
     }
 
-    /// The publisher tells its clocks, without which nobody gets a sender report.
-    fn sender_report(&mut self) {
-        let mut buffer = [0; 128];
-        let mut writer = Writer::new(&mut buffer);
-        writer.sender_report(media_ssrc(), self.now.ntp(), 0, 0, 0, &[]);
-        let len = writer.len();
-        let len = self.publisher.sealer.protect_rtcp(&mut buffer, len).expect("an index is left");
-        self.wire.send(self.publisher.address, &buffer[..len]);
+    /// The publishers tell their clocks, without which nobody gets a sender report.
+    fn sender_reports(&mut self) {
+        for (peer, _) in &mut self.publishers {
+            let mut buffer = [0; 128];
+            let mut writer = Writer::new(&mut buffer);
+            writer.sender_report(media_ssrc(), self.now.ntp(), 0, 0, 0, &[]);
+            let len = writer.len();
+            let len = peer.sealer.protect_rtcp(&mut buffer, len).expect("an index is left");
+            self.wire.send(peer.address, &buffer[..len]);
+        }
     }
 
-    /// How long the turn takes that forwards a frame of `packets` packets.
-    fn forward(&mut self, packets: u64) -> Duration {
-        self.stream.next_frame();
+    /// Lets a publisher send a frame of `packets` packets.
+    fn frame(&mut self, publisher: usize, packets: u64) {
+        let (peer, stream) = &mut self.publishers[publisher];
+        stream.next_frame();
         for at in 0..packets {
-            let packet = self.stream.packet(&self.publisher.sealer, at + 1 == packets);
-            self.wire.send(self.publisher.address, packet);
+            self.wire.send(peer.address, stream.packet(&peer.sealer, at + 1 == packets));
         }
+    }
+
+    /// How long the turn takes that forwards a frame of `packets` packets of every publisher.
+    fn forward(&mut self, packets: u64) -> Duration {
+        (0..self.publishers.len()).for_each(|publisher| self.frame(publisher, packets));
+        self.step()
+    }
+
+    /// How long the turns take that forward a packet of every publisher, one publisher in each.
+    fn forward_apart(&mut self) -> Duration {
+        let publishers = 0..self.publishers.len();
+        let one = |publisher| {
+            self.frame(publisher, 1);
+            self.step()
+        };
+        publishers.map(one).sum()
+    }
+
+    fn step(&mut self) -> Duration {
         // So little that no timer fires.
         self.now = self.now.plus_us(1);
         self.turn()
@@ -103,7 +132,7 @@ fn fanout(c: &mut Criterion) {
     group.sampling_mode(SamplingMode::Flat).sample_size(20);
     for (name, media, packets) in [("audio_120B", AUDIO, 1), ("video_1200B", VIDEO, VIDEO_BURST)] {
         for legs in LEGS {
-            let mut hall = Hall::new(media, legs);
+            let mut hall = Hall::new(media, 1, legs);
             hall.forward(packets);
             group.throughput(Throughput::Elements(packets * u64::from(legs)));
             group.bench_function(BenchmarkId::new(name, legs), |b| {
@@ -114,11 +143,29 @@ fn fanout(c: &mut Criterion) {
     group.finish();
 }
 
+fn speakers(c: &mut Criterion) {
+    let mut group = c.benchmark_group("speakers");
+    group.sampling_mode(SamplingMode::Flat).sample_size(20);
+    for (speakers, listeners) in ROOMS {
+        let mut hall = Hall::new(AUDIO, speakers, listeners);
+        hall.forward(1);
+        group.throughput(Throughput::Elements(u64::from(speakers) * u64::from(listeners)));
+        let room = format!("{speakers}x{listeners}");
+        group.bench_function(BenchmarkId::new("together", &room), |b| {
+            b.iter_custom(|turns| (0..turns).map(|_| hall.forward(1)).sum());
+        });
+        group.bench_function(BenchmarkId::new("apart", &room), |b| {
+            b.iter_custom(|turns| (0..turns).map(|_| hall.forward_apart()).sum());
+        });
+    }
+    group.finish();
+}
+
 fn reports(c: &mut Criterion) {
     let mut group = c.benchmark_group("reports");
     group.sampling_mode(SamplingMode::Flat).sample_size(20);
     for legs in LEGS {
-        let mut hall = Hall::new(VIDEO, legs);
+        let mut hall = Hall::new(VIDEO, 1, legs);
         hall.forward(1);
         group.throughput(Throughput::Elements(legs.into()));
         group.bench_function(BenchmarkId::from_parameter(legs), |b| {
@@ -128,5 +175,5 @@ fn reports(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fanout, reports);
+criterion_group!(benches, fanout, speakers, reports);
 criterion_main!(benches);

@@ -21,8 +21,8 @@ use crate::control::request::AppId;
 
 pub use source::{ConfigError, Origin};
 use source::{Layered, Origins};
-pub use value::{App, Backend, Demo, LogFormat, Secret};
-use value::{CoreRange, boolean, ip_addr, log_filter, socket_addr, timeout, unicast_addr, wait, within};
+pub use value::{App, Backend, CoreRange, Demo, LogFormat, Placement, Secret};
+use value::{boolean, ip_addr, log_filter, socket_addr, timeout, unicast_addr, wait, within};
 
 /// Fanline: a selective forwarding unit with the sessions/tracks API, on a thread-per-core UDP data plane.
 #[derive(Parser)]
@@ -85,7 +85,7 @@ pub struct Config {
     pub shard_cores: Vec<usize>,
 
     /// Application allowed to use the API: its id and its bearer token; may be repeated. Other users of the
-    /// host can read a command line: prefer the file, as [[apps]] with id and secret; SIGHUP reads it again
+    /// host can read a command line: prefer the file, as `[[apps]]` with id and secret; SIGHUP reads it again
     /// [default: a random development app, printed at start]
     #[arg(long = "app", alias = "apps", id = "app", value_name = "ID:SECRET", value_delimiter = ',')]
     pub apps: Vec<App>,
@@ -126,6 +126,10 @@ pub struct Config {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub offer_timeout: Duration,
 
+    /// How long a data channel subscription with waitForAck may wait for its first message before it ends
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
+    pub ack_timeout: Duration,
+
     /// Largest request body accepted, in bytes
     #[arg(long, value_name = "BYTES", default_value = "1048576", value_parser = within::<usize>(1_024..=67_108_864))]
     pub max_body_bytes: usize,
@@ -150,6 +154,29 @@ pub struct Config {
     /// compare on your host
     #[arg(long, value_name = "BACKEND", value_enum, default_value_t = Backend::Udp)]
     pub io: Backend,
+
+    /// How long packets of audio may wait for others of audio, in microseconds, so that several speakers' packets to
+    /// one listener leave in one send; video never waits
+    #[arg(long, value_name = "US", default_value = "0", value_parser = within::<u32>(0..=100_000))]
+    pub audio_hold_us: u32,
+
+    /// How long an idle shard looks for work before it sleeps, in microseconds: more of it keeps the delay down and
+    /// the core busy
+    #[arg(long, value_name = "US", default_value = "50", value_parser = within::<u32>(0..=10_000_000))]
+    pub spin_us: u32,
+
+    /// How a shard is chosen for a new session; least-legs: where the fewest subscriptions are
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Placement::LeastLegs)]
+    pub placement: Placement,
+
+    /// Most packets to one subscriber in one segmented send: the length of a burst towards its access link
+    #[arg(long, value_name = "N", default_value = "16", value_parser = within::<u8>(1..=64))]
+    pub gso_segments: u8,
+
+    /// RTP padding that a packet may get so that it fits a segmented send with others, in percent of its size;
+    /// 0: none
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = within::<u8>(0..=50))]
+    pub padding_percent: u8,
 
     /// Send each datagram by itself, without generic segmentation offload (to rule a driver out)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -235,6 +262,11 @@ impl Config {
             Demo::On => true,
             Demo::Off => false,
         }
+    }
+
+    /// The most datagrams that one send may carry.
+    pub fn segments_max(&self) -> usize {
+        if self.no_gso { 1 } else { self.gso_segments.into() }
     }
 
     /// The UDP port that `shard` binds; 0 for any.

@@ -31,7 +31,7 @@
 //!
 //! # Reading order
 //!
-//! [`shard::Shard::turn`] is the data plane on one screen; `shard/ingress.rs` and `shard/egress.rs` are its two
+//! [`shard::Shard::turn`] is the data plane on one screen; `shard/ingress.rs` and `shard/egress/` are its two
 //! directions. [`control::request`] is the door into the control plane, `control/verbs` what is behind it.
 //! [`wiring`] and [`server`] put the parts together. Dependencies point down:
 //!

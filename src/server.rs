@@ -25,6 +25,7 @@ use crate::control::request::ControlHandle;
 use crate::control::transport::Identity;
 use crate::control::{self, Control};
 use crate::demo::{self, DemoApp};
+use crate::forward::coalesce::Coalescing;
 use crate::id::ShardId;
 use crate::io::udp::{UdpIo, UdpOptions};
 use crate::io::uring::{UringError, UringIo};
@@ -202,8 +203,7 @@ fn bind_shards(config: &Config) -> Result<Vec<(ShardIo, Bell)>, ServerError> {
     for shard in 0..config.shard_cores.len() {
         let port = config.udp_port_of(ShardId(shard as u16));
         let address = SocketAddr::new(config.udp_bind, port);
-        let segments = if config.no_gso { 1 } else { UdpOptions::default().gso_segments_max };
-        let options = UdpOptions { gso_segments_max: segments, ..UdpOptions::default() };
+        let options = UdpOptions { gso_segments_max: config.segments_max(), ..UdpOptions::default() };
         let bell = Bell::new()?;
         let io = ShardIo::bind(config.io, address, bell.clone(), options).map_err(ServerError::Start)?;
         sockets.push((io, bell));
@@ -217,7 +217,7 @@ fn start_shards(
     sockets: Vec<(ShardIo, Bell)>,
     ends: Vec<ShardEnds>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let settings = ShardSettings { media_timeout: config.media_timeout };
+    let settings = shard_settings(config);
     let cores = config.shard_cores.iter().copied();
     let mut threads = Vec::new();
     for (at, (((io, bell), ends), core)) in sockets.into_iter().zip(ends).zip(cores).enumerate() {
@@ -254,14 +254,28 @@ fn start_shard<I: Io + Send + 'static>(
     })
 }
 
+fn shard_settings(config: &Config) -> ShardSettings {
+    ShardSettings {
+        media_timeout: config.media_timeout,
+        audio_hold: Duration::from_micros(config.audio_hold_us.into()),
+        spin: Duration::from_micros(config.spin_us.into()),
+        coalescing: Coalescing {
+            segments_max: config.segments_max(),
+            padding_percent: config.padding_percent,
+        },
+    }
+}
+
 fn control_settings(config: &Config) -> control::Settings {
     control::Settings {
         advertise: config.advertise.clone(),
         never_connected_timeout: config.never_connected_timeout,
         connectivity_timeout: config.connectivity_timeout,
+        placement: config.placement,
         connect_wait: config.connect_wait,
         pull_wait: config.pull_wait,
         offer_timeout: config.offer_timeout,
+        ack_timeout: config.ack_timeout,
         sessions_max: config.max_sessions,
         tracks_max: TRACKS_MAX,
     }

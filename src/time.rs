@@ -90,6 +90,12 @@ impl Clock {
         tokio::time::Instant::now().into_std()
     }
 
+    /// The wall clock, as time since the Unix epoch: what the kernel stamps datagrams with.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clocks")]
+    pub fn wall() -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
     pub fn at(&self, instant: Instant) -> Time {
         Time(self.start_unix_us + instant.saturating_duration_since(self.start).as_micros() as u64)
     }

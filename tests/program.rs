@@ -81,10 +81,21 @@ fn a_configured_secret_is_printed_nowhere() {
     let mut server = Server::start(&["--app", &format!("prod:{secret}"), "--log", "trace"]);
     let greeting = server.greeting();
     assert!(!greeting.contains(secret) && !greeting.contains("/demo"), "{greeting}");
+    for (given, status) in [(secret, 201), ("another-secret-01", 401)] {
+        let path = "POST /v1/apps/prod/sessions/new?correlationId=call-7";
+        assert_eq!(ask(address_in(&greeting), path, given).0, status);
+    }
     assert_eq!(server.stop("-TERM"), Some(0));
     let mut log = String::new();
     server.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    assert!(log.contains("SIGTERM") && !log.contains(secret), "{log}");
+    assert!(log.contains("SIGTERM") && log.contains("call-7"), "{log}");
+    assert!(!log.contains(secret) && !log.contains("another-secret-01"), "{log}");
+}
+
+/// Where the API is, as the greeting tells.
+fn address_in(greeting: &str) -> &str {
+    let (_, address) = greeting.split_once("http://").unwrap();
+    address.split('/').next().unwrap()
 }
 
 /// The status and the body of an answer to `request`, like `GET /healthz`.
@@ -107,8 +118,7 @@ fn a_hangup_reloads_the_apps_and_leaves_sessions_alone() {
     fs::write(path, app("one", first)).unwrap();
     let mut server = Server::start(&["--config", path, "--log", "trace"]);
     let greeting = server.greeting();
-    let (_, address) = greeting.split_once("http://").unwrap();
-    let address = address.split('/').next().unwrap();
+    let address = address_in(&greeting);
     let mut log = BufReader::new(server.process.stderr.take().unwrap());
     let mut seen = String::new();
     let mut hang_up = |server: &Server, expected: &str| {

@@ -9,13 +9,28 @@
 //! A conductor: it owns threads, sockets and a server of its own, and prints. Relies on the parts of the server
 //! that work from either end of a connection (`rtp`, `io`, `control::transport`); nothing relies on it.
 
+mod addresses;
 pub mod capacity;
+mod cpu;
+mod description;
 pub mod floor;
 pub mod host;
+mod html;
+mod http;
 pub mod kernel;
+mod listener;
+mod media;
 pub mod netns;
+mod report;
 pub mod room;
+mod settings;
 pub mod sink;
+mod socket;
+mod speaker;
+mod tally;
+mod target;
+mod transport;
+mod worker;
 
 use std::fmt;
 

@@ -1,14 +1,473 @@
-//! room
+//! One room, measured: speakers and listeners join, and what is sent is compared with what arrives.
+//!
+//! Read [`run`] first. A [`Room`] is open from then until it is dropped; [`Room::join`] brings listeners in,
+//! [`Room::measure`] counts for a while, with a storm of joins meanwhile if asked for. This thread speaks HTTP and
+//! keeps the books; the media is on the threads of [`super::worker`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use clap::Args;
+use hdrhistogram::Histogram;
+use rand::Rng;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
 
 use super::BenchError;
+use super::cpu::{self, CpuReading};
+use super::description::{self, Local};
+use super::host::HostFacts;
+use super::http::Backend;
+use super::listener::Listener;
+use super::media::Departures;
+use super::report::{JoinReport, MemoryReport, PhaseReport, Progress, Readings, Report};
+use super::settings::Common;
+use super::speaker::Source;
+use super::tally::{Tally, Window, histogram};
+use super::target::Target;
+use super::transport::Remote;
+use super::worker::{self, Join, News, Order, Role, Worker};
+use crate::control::transport::{Credentials, Identity};
+use crate::time::{Clock, Time};
 
 /// The settings of `fanline bench room`.
 #[derive(Debug, Clone, Args)]
-pub struct Settings {}
+pub struct Settings {
+    #[command(flatten)]
+    pub common: Common,
+
+    /// Clients that listen
+    #[arg(long, value_name = "N", default_value = "100", help_heading = "Listeners")]
+    pub listeners: usize,
+
+    /// Listeners that join in a storm, while it is measured a second time; they do not count themselves
+    #[arg(long, value_name = "N", default_value = "0", help_heading = "Listeners")]
+    pub storm_joins: usize,
+
+    /// How many of them join per second
+    #[arg(long, value_name = "N", default_value = "300", help_heading = "Listeners")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub storm_joins_per_second: u32,
+
+    /// Seconds from the last join to the measurement
+    #[arg(long, value_name = "SECONDS", default_value = "2", help_heading = "Measurement")]
+    pub warm_up_seconds: u64,
+
+    /// Seconds that are measured
+    #[arg(long, value_name = "SECONDS", default_value = "10", help_heading = "Measurement")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub seconds: u64,
+}
 
 /// # Errors
-/// Always.
-pub fn run(Settings {}: Settings) -> Result<(), BenchError> {
-    Err(BenchError("bench room is not there yet".into()))
+/// The room could not be opened, or a report could not be written.
+pub fn run(settings: Settings) -> Result<(), BenchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| BenchError(format!("no runtime: {error}")))?;
+    let report = runtime.block_on(measure(&settings))?;
+    report.print();
+    report.write(settings.common.json.as_deref(), settings.common.html.as_deref())
+}
+
+async fn measure(settings: &Settings) -> Result<Report, BenchError> {
+    let host = HostFacts::read();
+    let mut room = Room::open(&settings.common).await?;
+    let joins = room.join(settings.listeners, settings.common.joins_per_second).await?;
+    let memory = room.memory();
+    room.idle(Duration::from_secs(settings.warm_up_seconds)).await;
+    let mut phases = vec![room.measure("steady", settings.seconds, None).await?];
+    if settings.storm_joins > 0 {
+        let storm = Joins::new(settings.storm_joins, settings.storm_joins_per_second, false);
+        phases.push(room.measure("storm", settings.seconds, Some(storm)).await?);
+    }
+    Ok(Report::new(&settings.common, joins, memory, phases, host))
+}
+
+/// A room with its speakers.
+pub struct Room {
+    settings: Common,
+    clock: Clock,
+    target: Target,
+    identity: Arc<Identity>,
+    tracks: Arc<[Departures]>,
+    /// What listeners pull: sessions and names.
+    pulls: Arc<[(String, String)]>,
+    workers: Vec<Worker>,
+    generator_cores: Vec<usize>,
+    news: UnboundedReceiver<News>,
+    /// HTTP parts of joins that are under way.
+    entering: JoinSet<(usize, bool, Result<Entered, BenchError>)>,
+    clients: usize,
+    /// When the joins under way began.
+    began: HashMap<usize, Time>,
+    connect_us: Histogram<u64>,
+    heard_us: Histogram<u64>,
+    failures: Vec<String>,
+    /// Listeners that count and have heard all tracks.
+    pub listeners: usize,
+    resident_before: Option<u64>,
+    tallies: Vec<Tally>,
+    progress: Progress,
+}
+
+/// Joins to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Joins {
+    left: usize,
+    interval: Duration,
+    is_measured: bool,
+}
+
+impl Joins {
+    pub fn new(count: usize, per_second: u32, is_measured: bool) -> Self {
+        Self { left: count, interval: Duration::from_secs(1) / per_second, is_measured }
+    }
+
+    const NONE: Joins = Joins { left: 0, interval: Duration::from_secs(1), is_measured: false };
+}
+
+/// A session that the server has described.
+struct Entered {
+    client: usize,
+    remote: Remote,
+    credentials: Credentials,
+}
+
+/// When [`Room::drive`] is done.
+#[derive(Clone, Copy)]
+enum Until {
+    /// All joins have succeeded or failed; nothing happens for so long at most.
+    Joined,
+    Time(Time),
+    /// Every thread has given its tally.
+    Collected,
+}
+
+/// Nothing has happened for as long as the slowest step may take.
+const PATIENCE: Duration = Duration::from_secs(35);
+
+/// From the order to count to the first packet that counts.
+const LEAD: Duration = Duration::from_millis(300);
+
+/// From the last packet that counts to the end of counting: a packet later than this is lost.
+const DRAIN: Duration = Duration::from_millis(1_000);
+
+/// Joins whose HTTP requests are under way at a time; a browser's backend has as many connections or more.
+const IN_FLIGHT_MAX: usize = 256;
+
+impl Room {
+    /// Starts the server, if it is ours to start, and the speakers.
+    pub async fn open(settings: &Common) -> Result<Self, BenchError> {
+        let (server_cores, generator_cores) = settings.cores()?;
+        let target = Target::find(settings, server_cores)?;
+        if let Some(&core) = generator_cores.last() {
+            core_affinity::set_for_current(core_affinity::CoreId { id: core });
+        }
+        let identity =
+            Identity::generate().ok_or_else(|| BenchError("no DTLS certificate could be made".into()))?;
+        let identity = Arc::new(identity);
+        let tracks = usize::from(settings.speakers) * settings.shapes().len();
+        let tracks: Arc<[Departures]> = (0..tracks).map(|_| Departures::new()).collect();
+        let clock = Clock::start();
+        let (telling, news) = unbounded_channel();
+        let mut workers = Vec::new();
+        for (number, &core) in generator_cores.iter().enumerate() {
+            let common = worker::Common {
+                clock,
+                identity: identity.clone(),
+                tracks: tracks.clone(),
+                prefix: settings.client_net,
+                news: telling.clone(),
+            };
+            let started = Worker::start(number, core, common);
+            workers.push(started.map_err(|error| BenchError(format!("no generator thread: {error}")))?);
+        }
+        let mut room = Self {
+            settings: settings.clone(),
+            clock,
+            target,
+            identity,
+            tracks,
+            pulls: Arc::new([]),
+            workers,
+            generator_cores,
+            news,
+            entering: JoinSet::new(),
+            clients: 0,
+            began: HashMap::new(),
+            connect_us: histogram(),
+            heard_us: histogram(),
+            failures: Vec::new(),
+            listeners: 0,
+            resident_before: None,
+            tallies: Vec::new(),
+            progress: Progress::new(),
+        };
+        room.bring_speakers().await?;
+        room.resident_before = room.target.resident_bytes();
+        Ok(room)
+    }
+
+    /// Lets the speakers publish. They speak as soon as they are connected.
+    async fn bring_speakers(&mut self) -> Result<(), BenchError> {
+        let shapes = self.settings.shapes();
+        let mut pulls = Vec::new();
+        for speaker in 0..self.settings.speakers {
+            let first_track = usize::from(speaker) * shapes.len();
+            let sources: Vec<_> = shapes
+                .iter()
+                .enumerate()
+                .map(|(at, shape)| {
+                    let phase_us = self.settings.phase_us(speaker, shape);
+                    let track = (first_track + at) as u16;
+                    let ssrc = rand::rng().random();
+                    (shape.kind, ssrc, Source::new(track, self.tracks.clone(), *shape, ssrc, phase_us))
+                })
+                .collect();
+            let credentials = credentials();
+            let local = Local { credentials: &credentials, fingerprint: &self.identity.fingerprint };
+            let lines: Vec<_> = sources.iter().map(|(kind, ssrc, _)| (*kind, *ssrc)).collect();
+            let offer = description::offer(&local, &lines);
+            let names: Vec<_> =
+                shapes.iter().map(|shape| format!("{speaker}-{}", shape.kind.name())).collect();
+            let backend = &self.target.backend;
+            let session = backend.new_session().await?;
+            let answer = backend.publish(&session, &offer, &names).await?;
+            let remote = description::remote(&answer, |ip| self.settings.reaches(ip))?;
+            let client = self.next_client();
+            let role = Role::Speaker(sources.into_iter().map(|(_, _, source)| source).collect());
+            self.give_to_worker(Entered { client, remote, credentials }, role)?;
+            pulls.extend(names.into_iter().map(|name| (session.clone(), name)));
+        }
+        let speakers = self.clients;
+        self.drive(Joins::NONE, Until::Joined).await;
+        if self.connect_us.len() < speakers as u64 {
+            let problem = self.failures.first().map_or("it was silent", String::as_str);
+            return Err(BenchError(format!("a speaker could not connect to the server: {problem}")));
+        }
+        (self.connect_us, self.heard_us) = (histogram(), histogram());
+        self.pulls = pulls.into();
+        Ok(())
+    }
+
+    /// Brings listeners in, who count from the next measurement on.
+    pub async fn join(&mut self, count: usize, per_second: u32) -> Result<JoinReport, BenchError> {
+        let room_left = self.settings.client_net.capacity() * self.workers.len();
+        if self.clients + count >= room_left {
+            let net = self.settings.client_net;
+            return Err(BenchError(format!("--client-net {net}: too few addresses for {count} listeners")));
+        }
+        let from = self.clock.now();
+        self.drive(Joins::new(count, per_second, true), Until::Joined).await;
+        Ok(self.join_report(count, self.clock.now() - from))
+    }
+
+    /// What has become of the joins since the last report.
+    fn join_report(&mut self, wanted: usize, took: Duration) -> JoinReport {
+        let connect = std::mem::replace(&mut self.connect_us, histogram());
+        let heard = std::mem::replace(&mut self.heard_us, histogram());
+        JoinReport::new(wanted, took, &connect, &heard, std::mem::take(&mut self.failures))
+    }
+
+    pub fn memory(&self) -> Option<MemoryReport> {
+        let (before, after) = (self.resident_before?, self.target.resident_bytes()?);
+        Some(MemoryReport::new(before, after, self.listeners))
+    }
+
+    pub async fn idle(&mut self, time: Duration) {
+        self.drive(Joins::NONE, Until::Time(self.clock.now() + time)).await;
+    }
+
+    /// Counts for so many seconds.
+    pub async fn measure(
+        &mut self,
+        name: &str,
+        seconds: u64,
+        storm: Option<Joins>,
+    ) -> Result<PhaseReport, BenchError> {
+        let from = self.clock.now() + LEAD;
+        let window = Window { from, until: from + Duration::from_secs(seconds) };
+        self.workers.iter().for_each(|worker| worker.tell(Order::Measure(window)));
+        self.progress.phase(name);
+        let listeners = self.listeners;
+        self.drive(Joins::NONE, Until::Time(window.from)).await;
+        let before = self.read().await;
+        self.drive(storm.unwrap_or(Joins::NONE), Until::Time(window.until)).await;
+        let after = self.read().await;
+        let joins = storm.map(|storm| self.join_report(storm.left, Duration::from_secs(seconds)));
+        self.drive(Joins::NONE, Until::Time(window.until + DRAIN)).await;
+        self.workers.iter().for_each(|worker| worker.tell(Order::Collect));
+        self.drive(Joins::NONE, Until::Collected).await;
+        let mut tallies = std::mem::take(&mut self.tallies).into_iter();
+        let mut tally = tallies.next().ok_or_else(|| BenchError("a generator thread has stopped".into()))?;
+        tallies.for_each(|other| tally.add(other));
+        Ok(PhaseReport::new(name, listeners, &tally, &before, &after, joins))
+    }
+
+    /// What the host and the server tell about themselves at this moment.
+    async fn read(&mut self) -> Readings {
+        let ports: Vec<_> = self.workers.iter().map(|worker| worker.port).collect();
+        let sum = |gauge: fn(&worker::Gauges) -> u64| self.workers.iter().map(|w| gauge(&w.gauges)).sum();
+        Readings {
+            at: self.clock.now(),
+            server: self.target.cpu(),
+            metrics: self.target.backend.metrics().await,
+            packets: sum(|gauges| gauges.packets.load(Ordering::Relaxed)),
+            packets_sent: sum(|gauges| gauges.packets_sent.load(Ordering::Relaxed)),
+            send_failures: sum(|gauges| gauges.send_failures.load(Ordering::Relaxed)),
+            generator_drops: cpu::udp_drops(&ports),
+            receive_buffer_bytes: self.workers.iter().map(|worker| worker.receive_buffer_bytes).min(),
+            generator_ns: self.workers.iter().map(|w| cpu::own_thread_ns(&w.thread_name)).collect(),
+            generator_cores: CpuReading::take(std::process::id(), &self.generator_cores),
+        }
+    }
+
+    /// Makes joins and listens to the threads until it is done.
+    async fn drive(&mut self, mut joins: Joins, until: Until) {
+        let mut ticks = tokio::time::interval(joins.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+        let mut shown = tokio::time::interval(Duration::from_secs(1));
+        let mut quiet_since = self.clock.now();
+        loop {
+            let now = self.clock.now();
+            let pause = match until {
+                Until::Joined if joins.left == 0 && self.entering.is_empty() && self.began.is_empty() => {
+                    return;
+                }
+                Until::Collected if self.tallies.len() == self.workers.len() => return,
+                Until::Time(at) if at <= now => return,
+                Until::Time(at) => at - now,
+                _ if now - quiet_since > PATIENCE => {
+                    self.give_up();
+                    return;
+                }
+                _ => Duration::from_secs(1),
+            };
+            let may_begin = joins.left > 0 && self.entering.len() < IN_FLIGHT_MAX;
+            tokio::select! {
+                Some(news) = self.news.recv() => {
+                    quiet_since = now;
+                    self.hear(news);
+                }
+                Some(Ok((client, is_measured, entered))) = self.entering.join_next() => {
+                    quiet_since = now;
+                    self.entered(client, is_measured, entered);
+                }
+                _ = ticks.tick(), if may_begin => {
+                    joins.left -= 1;
+                    let client = self.next_client();
+                    let entering = self.enter(client, joins.is_measured);
+                    self.entering.spawn(entering);
+                }
+                _ = shown.tick() => self.show(now),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn next_client(&mut self) -> usize {
+        let client = self.clients;
+        self.clients += 1;
+        self.began.insert(client, self.clock.now());
+        client
+    }
+
+    /// The HTTP part of a listener's join.
+    fn enter(
+        &self,
+        client: usize,
+        is_measured: bool,
+    ) -> impl Future<Output = (usize, bool, Result<Entered, BenchError>)> + use<> {
+        let (backend, pulls) = (self.target.backend.clone(), self.pulls.clone());
+        let (identity, settings) = (self.identity.clone(), self.settings.clone());
+        async move {
+            let entered = enter(client, &backend, &pulls, &identity, &settings).await;
+            (client, is_measured, entered)
+        }
+    }
+
+    fn entered(&mut self, client: usize, is_measured: bool, entered: Result<Entered, BenchError>) {
+        let is_sampled = client.is_multiple_of(self.settings.sample as usize);
+        let now = self.clock.now();
+        let given = entered.and_then(|entered| {
+            let ssrc = rand::rng().random();
+            let listener = Listener::new(self.tracks.clone(), ssrc, is_sampled, is_measured, now);
+            self.give_to_worker(entered, Role::Listener(listener))
+        });
+        if let Err(error) = given {
+            self.hear(News::Failed { client, problem: error.to_string() });
+        }
+    }
+
+    /// Clients go to the threads in turn.
+    fn give_to_worker(&self, entered: Entered, role: Role) -> Result<(), BenchError> {
+        let Entered { client, remote, credentials } = entered;
+        let worker = self.workers.get(client % self.workers.len());
+        let worker = worker.ok_or_else(|| BenchError("the generator has no core".into()))?;
+        // The first address of a prefix names the network.
+        let address = client / self.workers.len() + 1;
+        worker.tell(Order::Join(Box::new(Join { client, address, remote, credentials, role })));
+        Ok(())
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Connected { client, at } => {
+                if let Some(began) = self.began.get(&client) {
+                    self.connect_us.saturating_record(at.since(*began));
+                }
+                if client < usize::from(self.settings.speakers) {
+                    self.began.remove(&client);
+                }
+            }
+            News::Heard { client, at, is_measured } => {
+                if let Some(began) = self.began.remove(&client) {
+                    self.heard_us.saturating_record(at.since(began));
+                    self.listeners += usize::from(is_measured);
+                }
+            }
+            News::Failed { client, problem } => {
+                self.began.remove(&client);
+                self.failures.push(problem);
+            }
+            News::Tally(tally) => self.tallies.push(*tally),
+        }
+    }
+
+    /// Calls the joins under way failed.
+    fn give_up(&mut self) {
+        let late =
+            self.began.drain().map(|(client, _)| format!("client {client} heard nothing of all tracks"));
+        self.failures.extend(late);
+    }
+
+    fn show(&mut self, now: Time) {
+        let packets = self.workers.iter().map(|worker| worker.gauges.packets.load(Ordering::Relaxed)).sum();
+        self.progress.show(now, self.listeners, self.began.len(), packets, self.failures.len());
+    }
+}
+
+async fn enter(
+    client: usize,
+    backend: &Backend,
+    pulls: &[(String, String)],
+    identity: &Identity,
+    settings: &Common,
+) -> Result<Entered, BenchError> {
+    let session = backend.new_session().await?;
+    let offer = backend.pull(&session, pulls).await?;
+    let remote = description::remote(&offer, |ip| settings.reaches(ip))?;
+    let credentials = credentials();
+    let local = Local { credentials: &credentials, fingerprint: &identity.fingerprint };
+    backend.answer(&session, &description::answer(&local, &offer)?).await?;
+    Ok(Entered { client, remote, credentials })
+}
+
+/// RFC 8839 §5.4: at least 24 and 128 bits of randomness.
+fn credentials() -> Credentials {
+    let mut rng = rand::rng();
+    let (ufrag, password): (u32, u128) = (rng.random(), rng.random());
+    Credentials { ufrag: format!("{ufrag:08x}"), password: format!("{password:032x}") }
 }

@@ -57,9 +57,24 @@ fn with_nothing_set_the_server_is_local_and_uses_every_core() {
     assert_eq!(config.http.to_string(), "127.0.0.1:8080");
     assert_eq!(config.shard_cores, [0, 1, 2, 3]);
     assert_eq!(config.advertise, ips(&["192.0.2.7", "2001:db8::7", "127.0.0.1"]));
-    assert_eq!(config.media_timeout, Duration::from_secs(30));
-    assert_eq!(config.max_body_bytes, 1 << 20);
     assert!(config.apps.is_empty() && !config.no_gso && !config.serves_demo());
+}
+
+#[test]
+fn limits_and_timers_are_those_that_clients_of_the_api_are_told() {
+    let config = load("", &[]).unwrap();
+    let timers = [
+        config.never_connected_timeout,
+        config.connectivity_timeout,
+        config.media_timeout,
+        config.ack_timeout,
+        config.connect_wait,
+        config.pull_wait,
+        config.offer_timeout,
+    ];
+    assert_eq!(timers.map(|timer| timer.as_secs()), [30, 30, 30, 30, 5, 5, 10]);
+    assert_eq!((config.max_requests_per_second, config.max_tracks_per_request), (50, 64));
+    assert_eq!(config.max_body_bytes, 1 << 20);
 }
 
 #[test]

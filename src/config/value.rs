@@ -10,7 +10,6 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use subtle::ConstantTimeEq;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use zeroize::Zeroizing;
@@ -23,20 +22,15 @@ const SECRET_LEN_MIN: usize = 16;
 /// Ids stand in URLs and log lines; 64 characters hold a SHA-256 in hexadecimal.
 const APP_ID_LEN_MAX: usize = 64;
 
-/// The bearer token of an application. Has no readable `Debug`, compares in constant time and is wiped
-/// from memory when dropped. The copies of the kernel and of clap (the command line, the environment)
+/// The bearer token of an application. Has no readable `Debug` and no comparison, and is wiped from memory
+/// when dropped. The copies of the kernel and of clap (the command line, the environment)
 /// are beyond its reach: prefer a file that only the server's user can read.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Whether `presented` is this secret. The time taken tells its length at most, never its content.
-    pub fn matches(&self, presented: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(presented).into()
-    }
-
-    /// The secret itself, for the two places that must show the one of a development app: the banner
-    /// at start-up and the demo page.
+    /// The secret itself: for the API, which keeps its digest, and for the two places that must show the one of
+    /// a development app, the banner at start-up and the demo page.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -99,7 +93,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// One item of a list of cores: `3`, or `0-7` with both ends included.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CoreRange(pub RangeInclusive<usize>);
+pub struct CoreRange(pub RangeInclusive<usize>);
 
 impl FromStr for CoreRange {
     type Err = String;
@@ -126,6 +120,9 @@ pub enum Backend {
     Udp,
     Uring,
 }
+
+/// How shards are chosen for new sessions.
+pub use crate::control::shards::Placement;
 
 /// Whether `/demo` is served. `auto` serves it beside a development app only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -226,19 +223,10 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_matches_itself_and_nothing_else() {
-        let secret: Secret = SECRET.parse().unwrap();
-        assert!(secret.matches(SECRET.as_bytes()));
-        for wrong in ["", "0123456789abcdeF", "0123456789abcdef0", "0123456789abcde"] {
-            assert!(!secret.matches(wrong.as_bytes()), "{wrong}");
-        }
-    }
-
-    #[test]
     fn a_development_app_has_a_32_digit_id_and_a_64_digit_secret() {
         let app = App::development([0xab; 16], [0xcd; 32]);
         assert_eq!(app.id.0, "ab".repeat(16));
-        assert!(app.secret.matches("cd".repeat(32).as_bytes()));
+        assert_eq!(app.secret.reveal(), "cd".repeat(32));
     }
 
     #[test]

@@ -17,9 +17,6 @@ use crate::id::SessionId;
 /// The channel that exists without being published; nothing is said on it.
 pub const SERVER_EVENTS: &str = "server-events";
 
-/// How long a subscriber that asked to be waited for may take to say its first word.
-const ACK_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// What may wait for one reliable channel: 16 of the largest messages, or 3 s at 10 Mbit/s. A reader that
 /// falls further behind will not catch up.
 const RELIABLE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -129,8 +126,9 @@ pub enum Phase {
 }
 
 /// Every channel of every session.
-#[derive(Default)]
 pub struct DataChannels {
+    /// How long a subscriber that asked to be waited for may take to say its first word.
+    ack_timeout: Duration,
     sessions: HashMap<SessionId, Streams>,
     /// Subscribers that are waited for, in the order of their time running out.
     acks: VecDeque<(Instant, End)>,
@@ -250,6 +248,10 @@ impl Streams {
 }
 
 impl DataChannels {
+    pub fn new(ack_timeout: Duration) -> Self {
+        Self { ack_timeout, sessions: HashMap::new(), acks: VecDeque::new(), acts: VecDeque::new() }
+    }
+
     /// What is to be done next.
     pub fn next_act(&mut self) -> Option<Act> {
         self.acts.pop_front()
@@ -289,7 +291,7 @@ impl DataChannels {
     ) -> Result<u16, Refused> {
         let published = self.channel(publication).expect("the caller has found it");
         let (name, delivery) = (published.name.clone(), published.delivery);
-        let ack_by = wish.waits_for_ack.then(|| now + ACK_TIMEOUT);
+        let ack_by = wish.waits_for_ack.then(|| now + self.ack_timeout);
         let role = Role::Subscription { publication, ack_by, held: Held::default() };
         let end = self.add(session, &name, delivery, role)?;
         if let Some(Channel { role: Role::Publication { subscribers, .. }, .. }) =
@@ -558,6 +560,7 @@ mod tests {
     const ADA: SessionId = SessionId([1; 16]);
     const BOB: SessionId = SessionId([2; 16]);
     const EVE: SessionId = SessionId([3; 16]);
+    const ACK_TIMEOUT: Duration = Duration::from_secs(30);
     const WAITS: Wish = Wish { waits_for_ack: true, can_reply: false };
     const REPLIES: Wish = Wish { waits_for_ack: false, can_reply: true };
 
@@ -570,7 +573,7 @@ mod tests {
 
     impl Story {
         fn new(delivery: Delivery) -> Self {
-            let mut channels = DataChannels::default();
+            let mut channels = DataChannels::new(ACK_TIMEOUT);
             let stream = channels.publish(ADA, "chat", delivery).unwrap();
             let mut story =
                 Self { channels, chat: End { session: ADA, stream }, now: Clock::runtime_instant() };
@@ -658,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_no_first_word_in_30_s_loses_the_channel() {
+    fn who_says_no_first_word_in_time_loses_the_channel() {
         let mut story = Story::new(RELIABLE);
         let (bob, eve) = (story.joins(BOB, WAITS), story.joins(EVE, WAITS));
         story.says(eve, b"ready");
@@ -733,7 +736,7 @@ mod tests {
 
     #[test]
     fn streams_go_round_and_avoid_those_of_the_client() {
-        let mut channels = DataChannels::default();
+        let mut channels = DataChannels::new(ACK_TIMEOUT);
         channels.take(ADA, ChannelEvent::Opened(4));
         let mut publish = |name: &str| channels.publish(ADA, name, RELIABLE);
         assert_eq!([publish("a"), publish("b"), publish("c")], [Ok(2), Ok(3), Ok(5)]);

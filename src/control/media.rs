@@ -239,8 +239,9 @@ impl State {
             not_updated(format!("track {:?} on mid {mid} has one encoding; it is no simulcast", pulled.name))
         })?;
         let (track, selection) = (pulled.track, track.selection(&wish));
+        let slot = session.slot;
         pulled.simulcast = wish;
-        Ok(shards.ask(session.shard, |ack| Command::Select { leg, track, selection, ack }))
+        Ok(shards.ask(session.shard, |ack| Command::Select { slot, leg, track, selection, ack }))
     }
 
     /// Returns the track that is left, and the shard that leaves it.

@@ -9,7 +9,7 @@
 //! known, `shards` the way to the data plane, `transport` and `keys` what hides str0m.
 
 pub mod datachannels;
-mod keys;
+pub(crate) mod keys;
 mod media;
 pub mod request;
 mod session;
@@ -35,7 +35,7 @@ use tokio::time::sleep_until;
 use crate::control::datachannels::{Act, ChannelEvent, DataChannels};
 use crate::control::request::{Census, Request};
 use crate::control::session::{LegState, Remotes, Session, place_of};
-use crate::control::shards::{ShardLink, Shards};
+use crate::control::shards::{Placement, ShardLink, Shards};
 use crate::control::tracks::Tracks;
 use crate::control::transport::{Identity, Outcome, Sent};
 use crate::id::{LegId, SessionId, ShardId};
@@ -66,6 +66,10 @@ pub struct Settings {
     pub pull_wait: Duration,
     /// How long an offer of ours may stay unanswered.
     pub offer_timeout: Duration,
+    /// How long a data channel that waits for its subscriber's first message may wait.
+    pub ack_timeout: Duration,
+    /// How shards are chosen for new sessions.
+    pub placement: Placement,
     pub sessions_max: usize,
     pub tracks_max: u32,
 }
@@ -107,11 +111,11 @@ impl Control {
     ) -> Rc<Self> {
         let state = State {
             rng,
-            shards: Shards::new(links),
+            shards: Shards::new(links, settings.placement),
             sessions: HashMap::new(),
             remotes: Remotes::new(),
             tracks: Tracks::default(),
-            channels: DataChannels::default(),
+            channels: DataChannels::new(settings.ack_timeout),
             channel_news: VecDeque::new(),
             table,
             next_leg: 0,

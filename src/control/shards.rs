@@ -73,16 +73,32 @@ impl Seating {
     }
 }
 
+/// How a shard is chosen for a new session, which stays there for its life. A track's subscribers may be on any
+/// shard, so this is also what spreads the work of a large audience.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Placement {
+    /// The fewest subscriptions, which are what costs; a session counts as one more, since its own come later.
+    #[default]
+    LeastLegs,
+    /// The fewest sessions.
+    LeastSessions,
+    /// One after the other.
+    RoundRobin,
+}
+
 /// All shards, and the answers that are awaited from them.
 pub struct Shards {
     links: Vec<ShardLink>,
+    placement: Placement,
+    /// Sessions placed so far.
+    placed: usize,
     awaited: HashMap<Ack, oneshot::Sender<()>>,
     next_ack: Ack,
 }
 
 impl Shards {
-    pub fn new(links: Vec<ShardLink>) -> Self {
-        Self { links, awaited: HashMap::new(), next_ack: 0 }
+    pub fn new(links: Vec<ShardLink>, placement: Placement) -> Self {
+        Self { links, placement, placed: 0, awaited: HashMap::new(), next_ack: 0 }
     }
 
     pub fn ids(&self) -> impl Iterator<Item = ShardId> + use<> {
@@ -93,10 +109,17 @@ impl Shards {
         self.links.get_mut(shard.index()).expect("shard ids are made by Shards::ids and never outlive it")
     }
 
-    /// Chooses a shard for a new session, the one with the fewest, and gives it a slot there.
-    pub fn place(&mut self, session: SessionId) -> (ShardId, SessionSlot) {
-        let fewest = self.links.iter().enumerate().min_by_key(|(_, link)| link.seating.seated());
-        let shard = ShardId(fewest.map_or(0, |(at, _)| at) as u16);
+    /// Chooses a shard for a new session and gives it a slot there. `legs` tells the subscriptions of a shard.
+    pub fn place(&mut self, session: SessionId, legs: impl Fn(ShardId) -> usize) -> (ShardId, SessionSlot) {
+        let (placement, shards, placed) = (self.placement, self.links.len(), self.placed);
+        let load = |(shard, link): &(ShardId, &ShardLink)| match placement {
+            Placement::LeastLegs => link.seating.seated() + legs(*shard),
+            Placement::LeastSessions => link.seating.seated(),
+            Placement::RoundRobin => (shard.index() + shards - placed % shards) % shards,
+        };
+        let least = (0..).map(ShardId).zip(&self.links).min_by_key(load);
+        let shard = least.map_or(ShardId(0), |(shard, _)| shard);
+        self.placed = placed.wrapping_add(1);
         (shard, self.link(shard).seating.seat(session))
     }
 
@@ -152,4 +175,26 @@ pub fn reply(replies: &mut ring::Producer, path: &Path, datagram: &[u8]) {
     punt::write_path(head, path);
     body.copy_from_slice(datagram);
     replies.commit();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wiring::wire;
+
+    /// The shards that `count` sessions are placed on, when `legs` tells the subscriptions of each shard.
+    fn placed(placement: Placement, count: u8, legs: [usize; 3]) -> Vec<u16> {
+        let bells: Vec<_> = (0..3).map(|_| (Bell::new().unwrap(), 0)).collect();
+        let (_shards, control) = wire(&bells, 1).unwrap();
+        let mut shards = Shards::new(control.links, placement);
+        let mut place = |n| shards.place(SessionId([n; 16]), |shard| legs[shard.index()]).0.0;
+        (0..count).map(&mut place).collect()
+    }
+
+    #[test]
+    fn sessions_go_where_least_is_to_do_by_the_chosen_measure() {
+        assert_eq!(placed(Placement::LeastLegs, 6, [0, 2, 9]), [0, 0, 0, 1, 0, 1]);
+        assert_eq!(placed(Placement::LeastSessions, 4, [0, 2, 9]), [0, 1, 2, 0]);
+        assert_eq!(placed(Placement::RoundRobin, 5, [0, 2, 9]), [0, 1, 2, 0, 1]);
+    }
 }

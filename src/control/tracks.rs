@@ -92,6 +92,8 @@ pub struct Tracks {
     /// Indices whose last track is gone from every shard, with the generation to use next.
     free: Vec<TrackKey>,
     next_index: u32,
+    /// How many subscriptions each shard serves.
+    legs: HashMap<ShardId, u32>,
 }
 
 impl Tracks {
@@ -130,6 +132,11 @@ impl Tracks {
     /// Takes the track out: nobody can subscribe to it from here on. Those who wait for it are told.
     pub fn remove(&mut self, key: TrackKey) -> Option<Track> {
         let track = self.tracks.remove(&key)?;
+        for (shard, legs) in &track.legs {
+            if let Some(all) = self.legs.get_mut(shard) {
+                *all -= legs;
+            }
+        }
         track.changed.notify_waiters();
         Some(track)
     }
@@ -141,8 +148,14 @@ impl Tracks {
         }
     }
 
+    /// The subscriptions that a shard serves, of all tracks.
+    pub fn legs_on(&self, shard: ShardId) -> usize {
+        self.legs.get(&shard).map_or(0, |legs| *legs as usize)
+    }
+
     pub fn add_leg(&mut self, key: TrackKey, shard: ShardId) -> Option<LegChange> {
         let track = self.tracks.get_mut(&key)?;
+        *self.legs.entry(shard).or_default() += 1;
         let is_new_shard = shard != track.config.publisher && !track.legs.contains_key(&shard);
         *track.legs.entry(shard).or_default() += 1;
         Some(LegChange { is_new_shard, entry: track.entry(), is_unused: false })
@@ -151,7 +164,10 @@ impl Tracks {
     pub fn remove_leg(&mut self, key: TrackKey, shard: ShardId) -> Option<LegChange> {
         let track = self.tracks.get_mut(&key)?;
         let legs = track.legs.get_mut(&shard)?;
-        *legs = legs.saturating_sub(1);
+        if let (Some(fewer), Some(all)) = (legs.checked_sub(1), self.legs.get_mut(&shard)) {
+            *legs = fewer;
+            *all -= 1;
+        }
         let is_unused = *legs == 0 && shard != track.config.publisher;
         Some(LegChange { is_new_shard: false, entry: track.entry(), is_unused })
     }

@@ -177,6 +177,11 @@ impl Identity {
         let hex: Vec<_> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
         Some(Self { certificate, fingerprint: format!("sha-256 {}", hex.join(":")) })
     }
+
+    /// For the load generator's clients, which handshake without a [`Transport`].
+    pub(crate) fn certificate(&self) -> &DtlsCert {
+        &self.certificate
+    }
 }
 
 impl Transport {

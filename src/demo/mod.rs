@@ -2,7 +2,7 @@
 //! of a client of the sessions/tracks API.
 //!
 //! The page is served from memory, so the binary needs no files beside it. It calls the same HTTP API as any
-//! other client, under `base_path` of the same origin; who is in which room is told by the [`hub`], because
+//! other client, under `base_path` of the same origin; who is in which room is told by `hub`, because
 //! the API knows sessions and tracks only. It is switched on when the server made its own development app.
 //! Deliberately absent: accounts, persistence, rooms that span servers.
 

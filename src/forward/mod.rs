@@ -6,8 +6,13 @@
 //! The receive side, in the order a packet meets it: [`transport_cc`] notes its arrival for the publisher's
 //! bandwidth estimate, [`receive`] keeps the statistics and asks for what is missing, and [`keyframe`]
 //! asks for a fresh start when asking for packets is of no use.
+//!
+//! The send side: [`rewrite`] builds headers, [`leg`] numbers packets for one subscriber with [`select`] and
+//! [`picture`] to help it, and [`coalesce`] puts what goes to one subscriber in the order that costs least.
 
 pub mod allocate;
+pub mod coalesce;
+pub mod estimate;
 pub mod gaps;
 pub mod keyframe;
 pub mod layers;

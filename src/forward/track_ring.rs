@@ -7,6 +7,8 @@
 //! Space is a ring of bytes, found through a ring of slots indexed by extended sequence number. A packet
 //! is there while its slot still names it and its bytes have not been reserved for a newer one.
 
+use std::ops::Range;
+
 use crate::id::MediaKind;
 use crate::time::Time;
 
@@ -141,13 +143,24 @@ impl TrackRing {
 
     /// The packet with this index and its bytes, header included, if it is still here.
     pub fn get(&self, index: u64) -> Option<(Packet, &[u8])> {
+        let (packet, range) = self.locate(index)?;
+        Some((packet, self.bytes.get(range)?))
+    }
+
+    /// The packet with this index and where in the ring its bytes are, for [`bytes`](Self::bytes) until the next
+    /// reservation: what a fan-out looks up once and uses for every subscriber.
+    pub fn locate(&self, index: u64) -> Option<(Packet, Range<usize>)> {
         let slot = self.slots.get(self.slot_index(index))?.as_ref()?;
         if slot.packet.index != index || slot.at < self.floor {
             return None;
         }
         let start = (slot.at % self.bytes.len() as u64) as usize;
-        let bytes = self.bytes.get(start..start + usize::from(slot.packet.len))?;
-        Some((slot.packet, bytes))
+        Some((slot.packet, start..start + usize::from(slot.packet.len)))
+    }
+
+    /// Bytes that [`locate`](Self::locate) has found.
+    pub fn bytes(&self, range: Range<usize>) -> &[u8] {
+        self.bytes.get(range).unwrap_or(&[])
     }
 
     pub fn contains(&self, index: u64) -> bool {

@@ -158,6 +158,13 @@ impl SimNet {
         self.net().states.get(&Hop { from, to }).map(|state| state.counters).unwrap_or_default()
     }
 
+    /// How long a datagram sent now would wait for the bottleneck.
+    pub fn queue_delay(&self, from: SocketAddr, to: SocketAddr) -> Duration {
+        let net = self.net();
+        let busy_until_ns = net.states.get(&Hop { from, to }).map_or(0, |state| state.busy_until_ns);
+        Duration::from_nanos(busy_until_ns.saturating_sub(net.now.0.saturating_mul(1_000)))
+    }
+
     fn attach(&self, addr: SocketAddr) -> Endpoint {
         let taken = self.net().inboxes.insert(addr, VecDeque::new()).is_some();
         assert!(!taken, "{addr} is bound twice");

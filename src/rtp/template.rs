@@ -115,6 +115,18 @@ pub fn patch(header: &mut [u8], sequence: u16, timestamp: u32, ssrc: u32) {
     }
 }
 
+/// Sets the P bit of a header and writes `padding` bytes, 1..=255, to the front of `to`: zeros, and the count as
+/// the last (RFC 3550 §5.1). `to` has room for them.
+pub fn pad(header: &mut [u8], to: &mut [u8], padding: u8) {
+    debug_assert!(padding > 0, "no padding is no padding bit");
+    let (Some(flags), Some(to)) = (header.first_mut(), to.get_mut(..usize::from(padding))) else { return };
+    to.fill(0);
+    if let Some(count) = to.last_mut() {
+        *flags |= 0x20;
+        *count = padding;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +188,18 @@ mod tests {
         assert_eq!((header.sequence, header.timestamp, header.ssrc), (0xfffe, 0x0102_0304, 0xdead_beef));
         assert_eq!((header.marker, header.payload_type, header.len), (true, 111, 20));
         assert_eq!(bytes[12..], template.as_bytes()[12..]);
+    }
+
+    #[test]
+    fn padding_is_what_a_parser_takes_off_again() {
+        let mut packet = finished(&[(3, &[0; 2])]).as_bytes().to_vec();
+        let header_len = packet.len();
+        packet.extend([7; 30 + 20]);
+        let (head, rest) = packet.split_at_mut(header_len);
+        pad(head, &mut rest[30..], 20);
+        let header = Header::parse(&packet).unwrap();
+        assert_eq!(header.payload_len(&packet), Ok(30));
+        assert_eq!(packet[header_len..][..30], [7; 30]);
     }
 
     proptest! {

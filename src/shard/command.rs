@@ -5,6 +5,7 @@
 
 use crate::forward::rewrite::SendCodec;
 use crate::forward::select::Selection;
+use crate::forward::track_ring::Packet;
 use crate::id::{LegId, MediaKind, Mid, Rid, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
 use crate::rtp::codec::VideoCodec;
@@ -65,6 +66,7 @@ pub enum Command {
     },
     /// The session wants other encodings of a track it gets.
     Select {
+        slot: SessionSlot,
         leg: LegId,
         track: TrackKey,
         selection: Selection,
@@ -117,6 +119,18 @@ pub struct TrackConfig {
     pub codecs: Vec<(u8, VideoCodec)>,
     /// The ids of the publisher's session, in which packets are stored.
     pub extensions: ExtensionMap,
+}
+
+impl TrackConfig {
+    /// The codec of a publisher's payload type, if it is one whose payload we can read.
+    pub fn codec(&self, payload_type: u8) -> Option<VideoCodec> {
+        self.codecs.iter().find(|(number, _)| *number == payload_type).map(|(_, codec)| *codec)
+    }
+
+    /// Whether a decoder can begin with this packet: of audio, and of video that we cannot read, with any.
+    pub fn starts_key_frame(&self, packet: &Packet, payload: &[u8]) -> bool {
+        self.codec(packet.payload_type).is_none_or(|codec| codec.starts_key_frame(payload))
+    }
 }
 
 /// An m-line that receives.

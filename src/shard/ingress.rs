@@ -150,7 +150,7 @@ impl Core {
         let track = self.tracks.get_mut(key).ok_or(DropReason::TrackGone)?;
         let encoding = arrival.route.encoding as u8;
         if track.mark_fresh(encoding, index) {
-            self.dirty.push(key);
+            self.dirty.push(key, track.config.kind);
         }
         let stored = track.encodings.get(arrival.route.encoding).and_then(|e| e.ring.get(index));
         let (packet, bytes) = stored.ok_or(DropReason::TrackGone)?;
@@ -244,7 +244,7 @@ impl Core {
             session.rtt_us = now.since(sent).saturating_sub(held_us).max(1);
         }
         if let Some(track) = self.tracks.get_mut(track) {
-            track.stop_sending_mid(id);
+            track.stop_sending_mid(slot, id);
         }
     }
 
@@ -265,12 +265,12 @@ impl Core {
         self.counters.plis_received += 1;
         let leg = self.sessions.get_mut(slot).and_then(|s| s.leg_by_ssrc(media));
         let Some((track, id)) = leg.map(|leg| (leg.track, leg.id)) else { return };
-        self.request_key_frame_for(track, id);
+        self.request_key_frame_for(track, slot, id);
     }
 
     /// Asks the publisher for a key frame of what this leg receives, or waits for.
-    pub(super) fn request_key_frame_for(&mut self, track: TrackKey, leg: LegId) {
-        let leg = self.tracks.get_mut(track).and_then(|t| t.leg_mut(leg));
+    pub(super) fn request_key_frame_for(&mut self, track: TrackKey, session: SessionSlot, leg: LegId) {
+        let leg = self.tracks.get(track).and_then(|t| t.leg(session, leg));
         let encoding = leg.map(|leg| leg.awaited().unwrap_or(leg.encoding()));
         if let Some(encoding) = encoding {
             self.request_key_frame(track, encoding);

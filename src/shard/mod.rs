@@ -26,12 +26,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::drop_reason::DropReason;
+use crate::forward::coalesce::Coalescing;
 use crate::id::{LegId, SessionSlot, ShardId, TrackKey};
 use crate::io::Io;
 use crate::io::bell::Bell;
 use crate::ring;
 use crate::shard::command::{Command, Event};
-use crate::shard::egress::Templates;
+use crate::shard::egress::{DirtyTracks, Egress};
 use crate::shard::session::Sessions;
 use crate::shard::timer::Timers;
 use crate::shard::track::Tracks;
@@ -41,10 +42,6 @@ use crate::time::{Clock, Time};
 
 /// Retransmissions that one turn answers; what is asked beyond it is asked again by the receiver.
 const RETRANSMITS_PER_TURN_MAX: usize = 4_096;
-
-/// How long an idle shard stays awake before it sleeps. Waking a sleeping thread costs the waker several
-/// microseconds and the packet tens of them, so a shard that just worked looks again first.
-const SPIN_US: u64 = 50;
 
 /// The longest sleep: bounds how late a quiescent point or a snapshot can be.
 const SLEEP_MAX_US: u64 = 100_000;
@@ -67,11 +64,29 @@ pub struct ControlLink {
     pub bell: Bell,
 }
 
-/// Timers that are settings.
+/// What of a shard is set.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardSettings {
     /// A track without packets for this long is silent.
     pub media_timeout: Duration,
+    /// How long audio may wait for other audio to leave with.
+    pub audio_hold: Duration,
+    /// How long an idle shard stays awake before it sleeps. Waking a sleeping thread costs the waker several
+    /// microseconds and the packet tens of them, so a shard that just worked looks again first.
+    pub spin: Duration,
+    /// How packets to one subscriber are made to fit one send.
+    pub coalescing: Coalescing,
+}
+
+impl Default for ShardSettings {
+    fn default() -> Self {
+        Self {
+            media_timeout: Duration::from_secs(30),
+            audio_hold: Duration::ZERO,
+            spin: Duration::from_micros(50),
+            coalescing: Coalescing { segments_max: 16, padding_percent: 0 },
+        }
+    }
 }
 
 /// One shard over one I/O backend.
@@ -87,14 +102,14 @@ struct Core {
     sessions: Sessions,
     by_remote: HashMap<SocketAddr, SessionSlot>,
     tracks: Tracks,
-    /// Tracks with packets to forward in this turn.
-    dirty: Vec<TrackKey>,
+    /// Tracks with packets to forward.
+    dirty: DirtyTracks,
     retransmits: Vec<Retransmit>,
     /// Scratch memory that keeps its capacity between turns.
-    templates: Templates,
+    egress: Egress,
     nacks: Vec<u16>,
-    /// Key frames that legs wait for: whose, and of which encoding.
-    asks: Vec<(TrackKey, u8)>,
+    /// Encodings of one track that legs wait for a key frame of.
+    asks: Vec<u8>,
     table: table::Reader,
     /// By shard; `None` at our own place.
     neighbours: Vec<Option<Neighbour>>,
@@ -134,9 +149,9 @@ impl<I: Io> Shard<I> {
             sessions: Sessions::default(),
             by_remote: HashMap::new(),
             tracks: Tracks::default(),
-            dirty: Vec::with_capacity(1_024),
+            dirty: DirtyTracks::new(settings.audio_hold.as_micros() as u64),
             retransmits: Vec::with_capacity(RETRANSMITS_PER_TURN_MAX),
-            templates: Templates::default(),
+            egress: Egress::new(settings.coalescing),
             nacks: Vec::with_capacity(1_024),
             asks: Vec::with_capacity(64),
             table,
@@ -164,7 +179,7 @@ impl<I: Io> Shard<I> {
                 last_work = after;
                 self.core.counters.turn_us.observe(after.since(now));
                 self.core.counters.busy_us += after.since(now);
-            } else if after.since(last_work) > SPIN_US {
+            } else if after - last_work > self.core.settings.spin {
                 self.sleep(after, bell);
             }
         }
@@ -192,14 +207,19 @@ impl<I: Io> Shard<I> {
         let Self { io, core } = self;
         bell.arm();
         if !core.has_work() {
-            let due = core.timers.next_due().map_or(SLEEP_MAX_US, |due| due.since(now).min(SLEEP_MAX_US));
-            core.table.offline(|| io.wait(Duration::from_micros(due)));
+            let sleep_us = core.next_due().since(now).min(SLEEP_MAX_US);
+            core.table.offline(|| io.wait(Duration::from_micros(sleep_us)));
         }
         bell.disarm();
     }
 }
 
 impl Core {
+    /// When something is to be done by itself.
+    fn next_due(&self) -> Time {
+        self.timers.next_due().unwrap_or(Time::NEVER).min(self.dirty.next_due())
+    }
+
     fn has_work(&self) -> bool {
         !self.control.commands.is_empty()
             || !self.control.replies.is_empty()

@@ -4,6 +4,7 @@
 //! packets as it fits. The shard is the only sender of SRTCP under its sessions' keys.
 
 use crate::drop_reason::DropReason;
+use crate::forward::leg::Leg;
 use crate::forward::receive::SenderClock;
 use crate::id::SessionSlot;
 use crate::io::{Io, Path};
@@ -12,7 +13,7 @@ use crate::rtp::srtp::Sealer;
 use crate::shard::Core;
 use crate::shard::command::Event;
 use crate::shard::session::{Activity, Encoding, LegRef, Session};
-use crate::shard::track::Tracks;
+use crate::shard::track::{Track, Tracks};
 use crate::stats::ShardSnapshot;
 use crate::time::{Time, ntp_mid32};
 
@@ -45,7 +46,7 @@ impl Core {
             session.timer = Time::NEVER;
             if let Ok((path, sealer)) = outlet.ready() {
                 let mut out = Outbox::new(path, sealer, io, &mut self.counters);
-                write_due(session, &self.tracks, &mut self.nacks, &mut out, now);
+                write_due(slot, session, (&self.tracks, &mut self.nacks), &mut out, now);
                 out.flush();
             }
             self.check_activity(slot, now);
@@ -90,14 +91,14 @@ impl Core {
 
 /// Everything of `session` that is due. `nacks` is scratch memory.
 fn write_due(
+    slot: SessionSlot,
     session: &mut Session,
-    tracks: &Tracks,
-    nacks: &mut Vec<u16>,
+    (tracks, nacks): (&Tracks, &mut Vec<u16>),
     out: &mut Outbox<'_, impl Io>,
     now: Time,
 ) {
     if session.report_due <= now {
-        let complete = write_reports(session, tracks, out, now);
+        let complete = write_reports(slot, session, tracks, out, now);
         let rare = complete && !session.has_video();
         let interval = if rare { REPORT_INTERVAL_AUDIO_MS } else { REPORT_INTERVAL_MS };
         session.report_due = now.plus_ms(interval);
@@ -110,7 +111,13 @@ fn write_due(
 
 /// A receiver report about what the peer publishes, a sender report for each of its legs, and our name.
 /// Returns whether every leg could report.
-fn write_reports(session: &mut Session, tracks: &Tracks, out: &mut Outbox<'_, impl Io>, now: Time) -> bool {
+fn write_reports(
+    slot: SessionSlot,
+    session: &mut Session,
+    tracks: &Tracks,
+    out: &mut Outbox<'_, impl Io>,
+    now: Time,
+) -> bool {
     let mut blocks = [ReportBlock::default(); BLOCKS_MAX];
     let encodings = session.publications.iter_mut().flat_map(|p| &mut p.encodings);
     let reports = encodings.filter_map(|encoding| encoding.receiver.report_block(encoding.ssrc?, now));
@@ -123,16 +130,21 @@ fn write_reports(session: &mut Session, tracks: &Tracks, out: &mut Outbox<'_, im
     out.write(|w| w.receiver_report(session.rtcp_ssrc, blocks));
     let mut complete = true;
     for leg in &mut session.legs {
-        complete &= write_sender_report(leg, tracks, out, now);
+        let Some(track) = tracks.get(leg.track) else { continue };
+        let Some(sent) = track.leg(slot, leg.id) else { continue };
+        complete &= write_sender_report(leg, (track, sent), out, now);
     }
     out.write(|w| w.sdes_cname(session.rtcp_ssrc, &session.cname));
     complete
 }
 
 /// The publisher's clocks as they are now, under the leg's own counters: lip sync survives forwarding.
-fn write_sender_report(leg: &mut LegRef, tracks: &Tracks, out: &mut Outbox<'_, impl Io>, now: Time) -> bool {
-    let Some(track) = tracks.get(leg.track) else { return true };
-    let Some(sent) = track.leg(leg.id) else { return true };
+fn write_sender_report(
+    leg: &mut LegRef,
+    (track, sent): (&Track, &Leg),
+    out: &mut Outbox<'_, impl Io>,
+    now: Time,
+) -> bool {
     let clock = track.encodings.get(usize::from(sent.encoding())).and_then(|e| e.clock);
     let Some(clock) = clock else { return false };
     let rate = track.shapes.get(usize::from(sent.shape)).map_or(90_000, |shape| shape.clock_rate());

@@ -1,9 +1,8 @@
 //! A track on one shard: its rings, who gets it, and the header shapes they get it in.
 //!
-//! Legs are dense so that a fan-out walks memory in order. What many legs share, the shape of the RTP
-//! header (payload types, extension ids, mid), is kept once and referred to by number.
-
-use std::collections::HashMap;
+//! Legs are dense and lie in the order of their sessions, so that a fan-out walks memory in order and walks
+//! several tracks side by side, subscriber by subscriber (`egress/fan_out.rs`). What many legs share, the shape of
+//! the RTP header (payload types, extension ids, mid), is kept once and referred to by number.
 
 use crate::forward::leg::Leg;
 use crate::forward::receive::SenderClock;
@@ -33,17 +32,13 @@ pub struct EncodingRing {
 pub struct Track {
     pub config: TrackConfig,
     pub encodings: Vec<EncodingRing>,
+    /// Ascending by session, then by id.
     pub legs: Vec<Leg>,
-    /// Where in `legs` each is: reports, NACKs and key frame requests come by leg, and there may be
-    /// thousands.
-    places: HashMap<LegId, usize>,
     pub shapes: Vec<Shape>,
     /// The session that publishes it, if that is on this shard.
     pub publisher: Option<SessionSlot>,
     /// Whether the track is in the shard's list of tracks with fresh packets.
     pub dirty: bool,
-    /// The encodings, as bits, that legs waited for in the last turn although packets of them came.
-    pub awaited: u32,
     /// The encodings of a simulcast that its legs were last steered by.
     flowing: Flowing,
 }
@@ -61,11 +56,9 @@ impl Track {
             config,
             encodings,
             legs: Vec::new(),
-            places: HashMap::new(),
             shapes: Vec::new(),
             publisher: None,
             dirty: false,
-            awaited: 0,
             flowing: Flowing::default(),
         }
     }
@@ -94,27 +87,25 @@ impl Track {
         if self.is_simulcast() {
             leg.steer(self.flowing_at(now));
         }
-        self.places.insert(config.id, self.legs.len());
-        self.legs.push(leg);
+        // Slots are given out densely, so whoever joins usually comes last and nothing has to move.
+        let (Ok(at) | Err(at)) = self.search(leg.session, leg.id);
+        self.legs.insert(at, leg);
     }
 
-    pub fn remove_leg(&mut self, id: LegId) -> Option<Leg> {
-        let at = self.places.remove(&id)?;
-        let leg = self.legs.swap_remove(at);
-        if let Some(moved) = self.legs.get(at) {
-            self.places.insert(moved.id, at);
-        }
+    pub fn remove_leg(&mut self, session: SessionSlot, id: LegId) -> Option<Leg> {
+        let at = self.search(session, id).ok()?;
+        let leg = self.legs.remove(at);
         self.release_shape(leg.shape);
         Some(leg)
     }
 
     /// Gives a subscriber of a simulcast another selection.
-    pub fn select(&mut self, id: LegId, selection: Selection, now: Time) {
+    pub fn select(&mut self, session: SessionSlot, id: LegId, selection: Selection, now: Time) {
         if !self.is_simulcast() {
             return;
         }
         let flowing = self.flowing_at(now);
-        if let Some(leg) = self.leg_mut(id) {
+        if let Some(leg) = self.leg_mut(session, id) {
             leg.selection = selection;
             leg.steer(flowing);
         }
@@ -151,29 +142,29 @@ impl Track {
         !std::mem::replace(&mut self.dirty, true)
     }
 
-    /// Where in `legs` this one is, until the next one is removed.
-    pub fn place(&self, id: LegId) -> Option<usize> {
-        self.places.get(&id).copied()
+    /// Where in `legs` this one is, or would be.
+    fn search(&self, session: SessionSlot, id: LegId) -> Result<usize, usize> {
+        self.legs.binary_search_by_key(&(session, id), |leg| (leg.session, leg.id))
     }
 
-    pub fn leg(&self, id: LegId) -> Option<&Leg> {
-        self.legs.get(self.place(id)?)
+    pub fn leg(&self, session: SessionSlot, id: LegId) -> Option<&Leg> {
+        self.legs.get(self.search(session, id).ok()?)
     }
 
-    pub fn leg_mut(&mut self, id: LegId) -> Option<&mut Leg> {
-        let at = self.place(id)?;
+    pub fn leg_mut(&mut self, session: SessionSlot, id: LegId) -> Option<&mut Leg> {
+        let at = self.search(session, id).ok()?;
         self.legs.get_mut(at)
     }
 
     /// The receiver knows the SSRC, so its packets need no MID any more (RFC 8843 §15).
-    pub fn stop_sending_mid(&mut self, id: LegId) {
-        let Some(before) = self.leg(id).map(|leg| leg.shape) else { return };
+    pub fn stop_sending_mid(&mut self, session: SessionSlot, id: LegId) {
+        let Some(before) = self.leg(session, id).map(|leg| leg.shape) else { return };
         let Some(shape) = self.shapes.get(usize::from(before)) else { return };
         if shape.mid().is_none() {
             return;
         }
         let without = self.shape(shape.without_mid());
-        if let Some(leg) = self.leg_mut(id) {
+        if let Some(leg) = self.leg_mut(session, id) {
             leg.shape = without;
         }
         self.release_shape(before);
@@ -271,15 +262,18 @@ mod tests {
     }
 
     #[test]
-    fn a_leg_is_found_wherever_removals_have_moved_it() {
+    fn legs_lie_in_the_order_of_sessions_whoever_comes_and_goes() {
         let mut track = track();
-        (0..6).for_each(|id| track.add_leg(SessionSlot(id), &leg(id), Time(0)));
-        for removed in [0, 5, 2, 2] {
-            track.remove_leg(LegId(removed));
+        for (session, id) in [(7, 0), (2, 1), (9, 2), (2, 3), (0, 4), (7, 5)] {
+            track.add_leg(SessionSlot(session), &leg(id), Time(0));
         }
-        let found: Vec<_> = (0..6).filter_map(|id| track.leg(LegId(id))).map(|leg| leg.ssrc).collect();
-        assert_eq!(found, [1, 3, 4]);
-        assert_eq!(track.legs.len(), 3);
-        assert_eq!(track.shapes[0].legs, 3, "legs of one shape share it");
+        for (session, id) in [(9, 2), (2, 1), (2, 1), (2, 0)] {
+            track.remove_leg(SessionSlot(session), LegId(id));
+        }
+        let order: Vec<_> = track.legs.iter().map(|leg| (leg.session.0, leg.ssrc)).collect();
+        assert_eq!(order, [(0, 4), (2, 3), (7, 0), (7, 5)]);
+        assert_eq!(track.leg(SessionSlot(7), LegId(5)).map(|leg| leg.ssrc), Some(5));
+        assert!(track.leg(SessionSlot(2), LegId(5)).is_none());
+        assert_eq!(track.shapes[0].legs, 4, "legs of one shape share it");
     }
 }

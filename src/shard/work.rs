@@ -71,9 +71,9 @@ impl Core {
                 self.subscribe(slot, &leg, now);
                 Some(ack)
             }
-            Command::Select { leg, track, selection, ack } => {
+            Command::Select { slot, leg, track, selection, ack } => {
                 if let Some(track) = self.tracks.get_mut(track) {
-                    track.select(leg, selection, now);
+                    track.select(slot, leg, selection, now);
                 }
                 Some(ack)
             }
@@ -82,7 +82,7 @@ impl Core {
                 Some(ack)
             }
             Command::Unsubscribe { slot, leg, track, ack } => {
-                let leg = self.tracks.get_mut(track).and_then(|track| track.remove_leg(leg));
+                let leg = self.tracks.get_mut(track).and_then(|track| track.remove_leg(slot, leg));
                 if let (Some(leg), Some(session)) = (leg, self.sessions.get_mut(slot)) {
                     session.end_leg(leg);
                 }
@@ -125,10 +125,10 @@ impl Core {
         session.rekey();
         let legs: Vec<_> = session.legs.iter().map(|leg| (leg.track, leg.id)).collect();
         for (track, id) in legs {
-            if let Some(leg) = self.tracks.get_mut(track).and_then(|track| track.leg_mut(id)) {
+            if let Some(leg) = self.tracks.get_mut(track).and_then(|track| track.leg_mut(slot, id)) {
                 leg.rekey();
             }
-            self.request_key_frame_for(track, id);
+            self.request_key_frame_for(track, slot, id);
         }
     }
 
@@ -154,7 +154,7 @@ impl Core {
         session.report_due = now;
         self.timers.hasten(slot, &mut session.timer, now);
         if session.opener.is_some() {
-            self.request_key_frame_for(config.track, config.id);
+            self.request_key_frame_for(config.track, slot, config.id);
         }
     }
 
@@ -163,7 +163,7 @@ impl Core {
         if self.tracks.get(config.track).is_none() {
             return;
         }
-        let Some(leg) = self.tracks.get_mut(from).and_then(|track| track.remove_leg(config.id)) else {
+        let Some(leg) = self.tracks.get_mut(from).and_then(|track| track.remove_leg(slot, config.id)) else {
             return;
         };
         if let Some(track) = self.tracks.get_mut(config.track) {
@@ -173,7 +173,7 @@ impl Core {
         if let Some(known) = session.and_then(|s| s.legs.iter_mut().find(|known| known.id == config.id)) {
             known.track = config.track;
         }
-        self.request_key_frame_for(config.track, config.id);
+        self.request_key_frame_for(config.track, slot, config.id);
     }
 
     /// Forgets a track, its rings and its legs.
@@ -195,7 +195,7 @@ impl Core {
         }
         for leg in &session.legs {
             if let Some(track) = self.tracks.get_mut(leg.track) {
-                track.remove_leg(leg.id);
+                track.remove_leg(slot, leg.id);
             }
         }
     }
@@ -243,7 +243,7 @@ impl Core {
         let ring = track.encodings.get_mut(usize::from(encoding)).ok_or(DropReason::TrackGone)?;
         ring.ring.insert(packet, &[bytes]).map_err(|_| DropReason::TooOld)?;
         if track.mark_fresh(encoding, packet.index) {
-            self.dirty.push(key);
+            self.dirty.push(key, track.config.kind);
         }
         Ok(())
     }

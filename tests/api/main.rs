@@ -12,6 +12,7 @@ mod client;
 mod close;
 mod datachannels;
 mod extensions;
+mod limits;
 mod peer;
 mod pull;
 mod push;

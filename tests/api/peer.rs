@@ -60,6 +60,8 @@ struct State {
     closed: usize,
     /// Whether all that comes is lost.
     is_deaf: bool,
+    /// Whether all that leaves is lost, too.
+    is_cut_off: bool,
 }
 
 /// What is said on one m-line.
@@ -91,6 +93,7 @@ impl Peer {
             opened: Vec::new(),
             closed: 0,
             is_deaf: false,
+            is_cut_off: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), told: Notify::new(), news: Notify::new() });
         let driver = tokio::spawn(drive(shared.clone(), socket));
@@ -249,6 +252,11 @@ impl Peer {
         self.shared.state.lock().unwrap().is_deaf = is_deaf;
     }
 
+    /// Loses its network, or gets it back.
+    pub fn is_cut_off(&self, is_cut_off: bool) {
+        self.shared.state.lock().unwrap().is_cut_off = is_cut_off;
+    }
+
     async fn waits_for(&self, what: &str, reached: impl Fn(&State) -> bool) {
         let waiting = async {
             while !reached(&self.shared.state.lock().unwrap()) {
@@ -296,7 +304,8 @@ impl State {
         self.tell();
         self.rtc.handle_input(Input::Timeout(now)).unwrap();
         let until = self.drain().min(self.speak_at);
-        (std::mem::take(&mut self.outbox), until)
+        let outbox = std::mem::take(&mut self.outbox);
+        (if self.is_cut_off { Vec::new() } else { outbox }, until)
     }
 
     fn drain(&mut self) -> Instant {
@@ -336,7 +345,7 @@ impl State {
     }
 
     fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
-        if self.is_deaf {
+        if self.is_deaf || self.is_cut_off {
             return;
         }
         let now = Clock::runtime_instant();

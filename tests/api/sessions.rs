@@ -151,27 +151,6 @@ async fn a_description_that_is_none_is_a_decoding_error_that_says_where() {
 }
 
 #[tokio::test]
-async fn the_limits_on_a_request_are_settings() {
-    let flags = ["--max-body-bytes", "2000", "--max-tracks-per-request", "2", "--max-sessions", "1"];
-    let server = Server::with(&flags);
-    let id = server.new_session().await;
-    let path = format!("/sessions/{id}/tracks/new");
-    let pull = |tracks| json!({ "tracks": vec![remote(NOBODY, "mic"); tracks] });
-    server.post(&path, pull(2)).await.ok();
-    server.post(&path, pull(3)).await.is_refused(406, "invalid_params", &["3", "2"]);
-    server.post(&path, pull(30)).await.is_refused(413, "payload_too_large", &["2000"]);
-    let full = Answer::of(server.request(Method::POST, "/sessions/new")).await;
-    full.is_refused(503, "temporarily_unavailable_error", &["1 sessions"]);
-    let server = Server::with(&["--max-requests-per-second", "5"]);
-    let path = format!("/sessions/{}", server.new_session().await);
-    let mut answer = server.get(&path).await;
-    for _ in 0..10 {
-        answer = server.get(&path).await;
-    }
-    answer.is_refused(429, "temporarily_unavailable_error", &["5"]);
-}
-
-#[tokio::test]
 async fn a_session_that_never_connects_expires() {
     let server = Server::with(&["--never-connected-timeout", "500ms"]);
     let id = server.new_session().await;

@@ -16,6 +16,7 @@ use fanline::control::request::{
     RenegotiateRequest, RequestError, SdpType, SessionDescription, SessionState, Simulcast, TrackObject,
     TrackResult, TracksRequest, TracksResponse, UpdateTracksRequest,
 };
+use fanline::control::shards::Placement;
 use fanline::control::transport::Identity;
 use fanline::control::{Control, Settings};
 use fanline::drop_reason::DropReason;
@@ -87,7 +88,7 @@ impl World {
         let (ends, control_ends) = wire(&bells, 1_024).unwrap();
         let shards = ends.into_iter().zip(0..).map(|(ends, n)| {
             let io = net.io((SERVER, FIRST_PORT + n).into());
-            let settings = ShardSettings { media_timeout: Duration::from_secs(30) };
+            let settings = ShardSettings::default();
             Shard::new(ShardId(n), io, settings, ends.table, ends.neighbours, ends.control)
         });
         let shards: Vec<_> = shards.collect();
@@ -443,12 +444,14 @@ impl Drop for World {
 
 fn settings() -> Settings {
     Settings {
+        placement: Placement::LeastSessions,
         advertise: vec![SERVER.into()],
         never_connected_timeout: Duration::from_secs(30),
         connectivity_timeout: Duration::from_secs(30),
         connect_wait: Duration::from_secs(5),
         pull_wait: Duration::from_secs(5),
         offer_timeout: Duration::from_secs(10),
+        ack_timeout: Duration::from_secs(30),
         sessions_max: 10_000,
         tracks_max: 1_024,
     }

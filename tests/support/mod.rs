@@ -187,7 +187,7 @@ const RTX_SSRC: u32 = 0x0b0b_0b0b;
 
 /// The SSRCs of the `n`th subscriber's leg, media and retransmissions.
 pub fn leg_ssrcs(n: u32) -> (u32, u32) {
-    (0x1000_0000 + n, 0x2000_0000 + n)
+    (0x1000_0000 + n, 0x8000_0000 + n)
 }
 
 /// The sequence number with which the `n`th subscriber's leg begins.
@@ -210,21 +210,30 @@ pub struct Rig<I: Io> {
     pub control: ControlEnds,
     /// Slots given out, by shard.
     seated: Vec<u32>,
-    subscribers: ShardSet,
+    /// By track, the shards with subscribers.
+    subscribers: [ShardSet; TRACKS_MAX as usize],
 }
+
+/// Tracks of a rig.
+const TRACKS_MAX: u32 = 64;
 
 impl<I: Io> Rig<I> {
     /// A shard over each backend, given with its bell.
     pub fn new(backends: Vec<(I, Bell)>) -> Self {
+        Self::with(backends, ShardSettings::default())
+    }
+
+    /// The same with settings; no track ever counts as silent.
+    pub fn with(backends: Vec<(I, Bell)>, settings: ShardSettings) -> Self {
         let sockets: Vec<_> = backends.iter().map(|(_, bell)| (bell.clone(), 0)).collect();
-        let (ends, control) = wire(&sockets, 1).expect("descriptors are left");
-        let settings = ShardSettings { media_timeout: Duration::from_secs(3_600) };
+        let (ends, control) = wire(&sockets, TRACKS_MAX).expect("descriptors are left");
+        let settings = ShardSettings { media_timeout: Duration::from_secs(3_600), ..settings };
         let shards = backends.into_iter().zip(ends).enumerate().map(|(at, ((io, _), ends))| {
             Shard::new(ShardId(at as u16), io, settings, ends.table, ends.neighbours, ends.control)
         });
         let shards: Vec<_> = shards.collect();
         let seated = vec![0; shards.len()];
-        Self { shards, control, seated, subscribers: ShardSet::EMPTY }
+        Self { shards, control, seated, subscribers: [ShardSet::EMPTY; TRACKS_MAX as usize] }
     }
 
     pub fn tell(&mut self, shard: ShardId, command: Command) {
@@ -255,10 +264,16 @@ impl<I: Io> Rig<I> {
         Peer { shard, slot, address, sealer, opener }
     }
 
-    /// Makes the peer the publisher of the rig's one track.
+    /// Makes the peer the publisher of the rig's first track.
     pub fn publish(&mut self, peer: &Peer, media: &Media) {
+        self.publish_track(peer, media, 0);
+    }
+
+    /// Makes the peer the publisher of a track, counted from 0.
+    pub fn publish_track(&mut self, peer: &Peer, media: &Media, track: u32) {
+        let key = track_key(track);
         let track = TrackConfig {
-            key: TRACK,
+            key,
             kind: media.kind,
             publisher: peer.shard,
             encodings: 1,
@@ -274,7 +289,7 @@ impl<I: Io> Rig<I> {
         }
         let video = media.kind == MediaKind::Video;
         let publication = PublicationConfig {
-            track: TRACK,
+            track: key,
             kind: media.kind,
             mid: mid(),
             codecs: vec![ReceiveCodec {
@@ -296,12 +311,19 @@ impl<I: Io> Rig<I> {
         self.tell(peer.shard, command);
     }
 
-    /// Makes the peer the `n`th subscriber of the track.
+    /// Makes the peer the `n`th subscriber of the first track.
     pub fn subscribe(&mut self, peer: &Peer, media: &Media, n: u32) {
+        self.subscribe_to_track(peer, media, 0, n);
+    }
+
+    /// Makes the peer the `n`th subscriber of a track.
+    pub fn subscribe_to_track(&mut self, peer: &Peer, media: &Media, track: u32, n: u32) {
+        let n = track << 20 | n;
+        let key = track_key(track);
         let (ssrc, rtx_ssrc) = leg_ssrcs(n);
         let leg = LegConfig {
             id: LegId(n),
-            track: TRACK,
+            track: key,
             ssrc,
             rtx_ssrc: media.rtx.map(|_| rtx_ssrc),
             first_sequence: first_sequence(n),
@@ -318,14 +340,17 @@ impl<I: Io> Rig<I> {
             is_resumable: false,
         };
         self.tell(peer.shard, Command::Subscribe { slot: peer.slot, leg: Box::new(leg), ack: 0 });
-        if !self.subscribers.contains(peer.shard) {
-            self.subscribers = self.subscribers.with(peer.shard);
-            self.control.table.publish(Entry { key: TRACK, subscribers: self.subscribers });
+        let subscribers = &mut self.subscribers[track as usize];
+        if !subscribers.contains(peer.shard) {
+            *subscribers = subscribers.with(peer.shard);
+            self.control.table.publish(Entry { key, subscribers: *subscribers });
         }
     }
 }
 
-const TRACK: TrackKey = TrackKey { index: 0, generation: 1 };
+fn track_key(index: u32) -> TrackKey {
+    TrackKey { index, generation: 1 }
+}
 
 fn mid() -> Mid {
     Mid::from_bytes(b"0").expect("one printable byte")
@@ -339,6 +364,7 @@ pub struct Stream {
     timestamp: u32,
     rtx_next: u16,
     transport_sequence: u16,
+    shorter_by: usize,
     packet: Vec<u8>,
 }
 
@@ -348,7 +374,14 @@ const SEQUENCE_BASE: u64 = 1_000;
 impl Stream {
     pub fn new(media: Media) -> Self {
         let packet = vec![0; media.packet_bytes + 64];
-        Self { media, next: 0, timestamp: 0, rtx_next: 0, transport_sequence: 0, packet }
+        Self { media, next: 0, timestamp: 0, rtx_next: 0, transport_sequence: 0, shorter_by: 0, packet }
+    }
+
+    /// Makes the packets from here on shorter than the media's, by up to `less` bytes and as their number wants it:
+    /// no two speakers' packets are of one size.
+    pub fn vary(&mut self, less: usize) {
+        let spread = (self.next as usize).wrapping_mul(2_654_435_761) >> 7;
+        self.shorter_by = spread % (less + 1);
     }
 
     /// Lets the clock of the media run on by a frame.
@@ -399,9 +432,10 @@ impl Stream {
         patch(head, index as u16, self.timestamp, ssrc);
         let (start, rest) = rest.split_at_mut(original.len());
         start.copy_from_slice(original);
-        let payload = &mut rest[..self.media.packet_bytes - header.len()];
+        let packet_bytes = self.media.packet_bytes - self.shorter_by;
+        let payload = &mut rest[..packet_bytes - header.len()];
         payload.iter_mut().zip(payload_bytes(number)).for_each(|(to, byte)| *to = byte);
-        let len = self.media.packet_bytes + original.len() + sealer.rtp_overhead();
+        let len = packet_bytes + original.len() + sealer.rtp_overhead();
         sealer.protect_rtp(&mut self.packet[..len], header.len(), index);
         &self.packet[..len]
     }

@@ -104,7 +104,7 @@ impl Control {
     fn make_session(&self, state: &mut State, app: AppId, ice: Ice, now: Instant) -> Session {
         let mut id = SessionId([0; 16]);
         state.rng.fill_bytes(&mut id.0);
-        let place = state.shards.place(id);
+        let place = state.shards.place(id, |shard| state.tracks.legs_on(shard));
         let credentials = session::credentials(place, &mut state.rng);
         let port = state.shards.link(place.0).port;
         let transport = Transport::new(&self.identity, ice, &credentials, port, now);

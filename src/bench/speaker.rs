@@ -1,0 +1,239 @@
+//! A client that sends: its packets, when they are due, and its reports.
+//!
+//! Audio is a packet every 20 ms. Video is a burst of equal packets per frame, as encoders make it: a frame leaves
+//! as fast as the socket takes it, a key frame is larger. Packets are due by the nominal clock, so a generator
+//! that is late catches up and its lateness is counted. A speaker answers no NACK.
+
+use std::sync::Arc;
+
+use super::description::Kind;
+use super::media::{Departures, Frame, PAYLOAD_BYTES_MIN, Stamp};
+use super::tally::Tally;
+use crate::rtp::header::FIXED_LEN;
+use crate::rtp::rtcp::Writer;
+use crate::rtp::srtp::Sealer;
+use crate::time::{Clock, Time};
+
+/// What is sent on one track.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub kind: Kind,
+    /// Of an audio packet, and the most of a video packet: its UDP payload, header and tag included.
+    pub packet_bytes: usize,
+    /// Silence as Opus transmits it: a short packet every 400 ms.
+    pub dtx: bool,
+    pub video_bps: u64,
+    pub frames_per_second: u64,
+    /// A key frame this often, in µs, beside those that are asked for; 0 for none.
+    pub key_frame_interval_us: u64,
+}
+
+/// One track of a speaker.
+pub struct Source {
+    track: u16,
+    tracks: Arc<[Departures]>,
+    shape: Shape,
+    ssrc: u32,
+    /// Of the next packet: rollover counter and sequence number.
+    index: u64,
+    number: u64,
+    frames: u64,
+    phase_us: u64,
+    first_due: Time,
+    /// When the next frame is.
+    pub due: Time,
+    next_report: Time,
+    next_key_frame: Time,
+    octets: u64,
+}
+
+/// AEAD tags are the longer ones; packets are sized for them whatever the profile.
+const TAG_BYTES: usize = 16;
+
+/// What an encoder makes of a key frame, against a frame between: two to ten times, by content.
+const KEY_FRAME_FACTOR: u64 = 4;
+
+/// Speech and silence of a speaker with DTX, in turn, in packets of 20 ms.
+const SPURT_PACKETS: u64 = 100;
+
+/// Of Opus in DTX: one packet of comfort noise in 400 ms.
+const SILENCE_PACKETS: u64 = 20;
+
+const AUDIO_INTERVAL_US: u64 = 20_000;
+
+const REPORT_INTERVAL_US: u64 = 1_000_000;
+
+/// Between two key frames that were asked for: what libwebrtc's encoders keep to.
+const KEY_FRAME_PAUSE_US: u64 = 300_000;
+
+impl Shape {
+    /// The smallest `packet_bytes`.
+    pub const PACKET_BYTES_MIN: usize = FIXED_LEN + PAYLOAD_BYTES_MIN + TAG_BYTES;
+
+    pub fn frame_interval_us(&self) -> u64 {
+        match self.kind {
+            Kind::Audio => AUDIO_INTERVAL_US,
+            Kind::Video => 1_000_000 / self.frames_per_second,
+        }
+    }
+
+    /// How many packets of how many bytes of payload frame `frame` has.
+    fn cut(&self, frame: u64, is_key: bool) -> (usize, usize) {
+        let payload_max = self.packet_bytes - FIXED_LEN - TAG_BYTES;
+        match self.kind {
+            Kind::Audio if self.dtx => match (frame / SPURT_PACKETS) % 2 {
+                0 => (1, payload_max),
+                _ if frame.is_multiple_of(SILENCE_PACKETS) => (1, PAYLOAD_BYTES_MIN),
+                _ => (0, 0),
+            },
+            Kind::Audio => (1, payload_max),
+            Kind::Video => {
+                let factor = if is_key { KEY_FRAME_FACTOR } else { 1 };
+                let bytes = (self.video_bps / 8 / self.frames_per_second * factor) as usize;
+                let packets = bytes.div_ceil(payload_max).max(1);
+                (packets, bytes.div_ceil(packets).max(PAYLOAD_BYTES_MIN))
+            }
+        }
+    }
+}
+
+impl Source {
+    /// `phase_us` is by how much its frames are due after those of a source that began at the same time.
+    pub fn new(track: u16, tracks: Arc<[Departures]>, shape: Shape, ssrc: u32, phase_us: u64) -> Self {
+        Self {
+            phase_us,
+            track,
+            tracks,
+            shape,
+            ssrc,
+            // Far from a wrap, so that losing the first packets cannot hide one (RFC 3711 §3.3.1).
+            index: u64::from(ssrc & 0x3fff),
+            number: 0,
+            frames: 0,
+            first_due: Time::NEVER,
+            due: Time::NEVER,
+            next_report: Time::NEVER,
+            next_key_frame: Time::NEVER,
+            octets: 0,
+        }
+    }
+
+    /// Starts to speak: frames are due at whole intervals since the epoch, and the phase after it.
+    pub fn begin(&mut self, now: Time) {
+        let interval = self.shape.frame_interval_us();
+        self.first_due = Time(now.0.next_multiple_of(interval)).plus_us(self.phase_us);
+        self.due = self.first_due;
+        self.next_report = self.first_due;
+        self.next_key_frame = self.first_due;
+    }
+
+    /// Somebody needs a key frame.
+    pub fn ask_for_key_frame(&mut self, now: Time) {
+        self.next_key_frame = self.next_key_frame.min(now.plus_us(KEY_FRAME_PAUSE_US));
+    }
+
+    /// Sends the frame that is due.
+    pub fn speak(&mut self, clock: Clock, sealer: &Sealer, tally: &mut Tally, send: &mut impl FnMut(&[u8])) {
+        let due = self.due;
+        let frame = self.frames;
+        self.frames += 1;
+        self.due = self.first_due.plus_us(self.frames * self.shape.frame_interval_us());
+        let is_key = self.shape.kind == Kind::Video && due >= self.next_key_frame;
+        if is_key {
+            let interval = self.shape.key_frame_interval_us;
+            self.next_key_frame = if interval > 0 { due.plus_us(interval) } else { Time::NEVER };
+        }
+        let (packets, payload_len) = self.shape.cut(frame, is_key);
+        for packet in 0..packets {
+            let vp8 = Frame { picture_id: frame as u16 & 0x7fff, is_key, begins: packet == 0 };
+            let vp8 = (self.shape.kind == Kind::Video).then_some(vp8);
+            let marker = vp8.is_some() && packet + 1 == packets;
+            let sent = clock.now();
+            self.packet(sealer, sent, due, (vp8, marker, payload_len), send);
+            tally.sent(self.track.into(), sent, sent.since(due));
+        }
+    }
+
+    fn packet(
+        &mut self,
+        sealer: &Sealer,
+        sent: Time,
+        due: Time,
+        (vp8, marker, payload_len): (Option<Frame>, bool, usize),
+        send: &mut impl FnMut(&[u8]),
+    ) {
+        let mut packet = [0x55; 2_048];
+        let len = FIXED_LEN + payload_len + sealer.rtp_overhead();
+        let packet = &mut packet[..len];
+        packet[0] = 0x80;
+        packet[1] = u8::from(marker) << 7 | self.shape.kind.payload_type();
+        packet[2..4].copy_from_slice(&(self.index as u16).to_be_bytes());
+        packet[4..8].copy_from_slice(&self.timestamp(due).to_be_bytes());
+        packet[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
+        let stamp = Stamp { track: self.track, number: self.number, sent };
+        stamp.write(vp8, &mut packet[FIXED_LEN..FIXED_LEN + payload_len]);
+        sealer.protect_rtp(packet, FIXED_LEN, self.index);
+        self.tracks[usize::from(self.track)].note(self.number, sent);
+        self.index += 1;
+        self.number += 1;
+        self.octets += payload_len as u64;
+        send(packet);
+    }
+
+    /// When [`report`](Self::report) has something to say.
+    pub fn next_report(&self) -> Time {
+        self.next_report
+    }
+
+    /// Sends a sender report if one is due.
+    pub fn report(&mut self, now: Time, sealer: &mut Sealer, send: &mut impl FnMut(&[u8])) {
+        if now < self.next_report {
+            return;
+        }
+        self.next_report = now.plus_us(REPORT_INTERVAL_US);
+        let mut bytes = [0; 256];
+        let mut writer = Writer::new(&mut bytes);
+        let (packets, octets) = (self.number as u32, self.octets as u32);
+        writer.sender_report(self.ssrc, now.ntp(), self.timestamp(now), packets, octets, &[]);
+        writer.sdes_cname(self.ssrc, "bench");
+        let len = writer.len();
+        if let Some(len) = sealer.protect_rtcp(&mut bytes, len) {
+            send(&bytes[..len]);
+        }
+    }
+
+    fn timestamp(&self, at: Time) -> u32 {
+        (at.since(self.first_due) * self.shape.kind.clock_rate() / 1_000_000) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUDIO: Shape = Shape {
+        kind: Kind::Audio,
+        packet_bytes: 120,
+        dtx: false,
+        video_bps: 2_500_000,
+        frames_per_second: 30,
+        key_frame_interval_us: 0,
+    };
+
+    #[test]
+    fn a_frame_of_video_is_a_burst_of_equal_packets_that_fit() {
+        let video = Shape { kind: Kind::Video, packet_bytes: 1_200, ..AUDIO };
+        assert_eq!(video.cut(0, false), (9, 1_158));
+        let (packets, len) = video.cut(0, true);
+        assert!(packets * len >= 4 * 2_500_000 / 8 / 30 && len <= 1_200 - 28, "{packets} of {len}");
+    }
+
+    #[test]
+    fn audio_with_dtx_is_silent_half_of_the_time() {
+        assert_eq!(AUDIO.cut(150, false), (1, 92));
+        let dtx = Shape { dtx: true, ..AUDIO };
+        let packets =
+            |frames: std::ops::Range<u64>| frames.map(|frame| dtx.cut(frame, false).0).sum::<usize>();
+        assert_eq!((packets(0..100), packets(100..200)), (100, 5));
+    }
+}

@@ -1,0 +1,202 @@
+//! The fresh packets of one track, made ready: all that its legs share is worked out here, once.
+
+use std::ops::Range;
+
+use crate::drop_reason::{DropCounts, DropReason};
+use crate::forward::leg::Leg;
+use crate::forward::rewrite::Shape;
+use crate::forward::select::timestamp_shift;
+use crate::forward::track_ring::Packet;
+use crate::id::TrackKey;
+use crate::rtp::codec::vp8;
+use crate::rtp::template::HeaderTemplate;
+use crate::shard::command::TrackConfig;
+use crate::shard::egress::outgoing::{payload_of, picture_of};
+use crate::shard::egress::plan::{Plan, Planned};
+use crate::shard::track::{EncodingRing, Track};
+
+/// A track with fresh packets, and how far the walk along its legs has come.
+pub struct Lane {
+    pub track: TrackKey,
+    /// Where in the track's legs the next one is.
+    pub next: usize,
+    /// The encodings, as bits, that connected legs wait for although packets of them came.
+    pub awaited: u32,
+    batches: Range<usize>,
+}
+
+/// The fresh packets of one encoding.
+struct Batch {
+    encoding: u8,
+    packets: Range<usize>,
+    /// Where the headers of shape 0 begin; those of the next shape follow.
+    headers: usize,
+}
+
+/// A fresh packet.
+pub struct Fresh {
+    pub packet: Packet,
+    pub encoding: u8,
+    /// Where in its ring the payload is.
+    pub payload: Range<usize>,
+    pub picture: Option<vp8::Descriptor>,
+    /// A decoder can begin here.
+    is_beginning: bool,
+}
+
+/// The lanes of a turn and what belongs to them, kept between turns for their memory.
+#[derive(Default)]
+pub struct Lanes {
+    pub all: Vec<Lane>,
+    batches: Vec<Batch>,
+    packets: Vec<Fresh>,
+    /// `None` where the shape does not take the codec.
+    headers: Vec<Option<HeaderTemplate>>,
+}
+
+impl Lanes {
+    /// Takes over the fresh packets of a track.
+    pub fn add(&mut self, track: &mut Track) {
+        track.dirty = false;
+        let Track { config, encodings, shapes, .. } = track;
+        let first = self.batches.len();
+        for (number, encoding) in (0..).zip(encodings) {
+            if !encoding.fresh.is_empty() {
+                self.add_batch(number, encoding, shapes, config);
+                encoding.fresh.clear();
+            }
+        }
+        let batches = first..self.batches.len();
+        self.all.push(Lane { track: config.key, next: 0, awaited: 0, batches });
+    }
+
+    fn add_batch(&mut self, number: u8, encoding: &EncodingRing, shapes: &[Shape], track: &TrackConfig) {
+        let first = self.packets.len();
+        for &index in &encoding.fresh {
+            let Some((packet, range)) = encoding.ring.locate(index) else { continue };
+            let payload = payload_of(&packet, encoding.ring.bytes(range.clone()));
+            self.packets.push(Fresh {
+                packet,
+                encoding: number,
+                payload: range.end - payload.len()..range.end,
+                picture: picture_of(track, &packet, payload),
+                is_beginning: track.starts_key_frame(&packet, payload),
+            });
+        }
+        let packets = first..self.packets.len();
+        let headers = self.headers.len();
+        for shape in shapes {
+            let fresh = self.packets.get(packets.clone()).unwrap_or(&[]);
+            self.headers.extend(fresh.iter().map(|fresh| {
+                let (packet, stored) = encoding.ring.get(fresh.packet.index).filter(|_| shape.legs > 0)?;
+                shape.header(&packet, stored, &track.extensions)
+            }));
+        }
+        self.batches.push(Batch { encoding: number, packets, headers });
+    }
+
+    pub fn clear(&mut self) {
+        self.all.clear();
+        self.batches.clear();
+        self.packets.clear();
+        self.headers.clear();
+    }
+
+    pub fn packet(&self, at: usize) -> Option<&Fresh> {
+        self.packets.get(at)
+    }
+
+    pub fn header(&self, at: usize) -> Option<&HeaderTemplate> {
+        self.headers.get(at)?.as_ref()
+    }
+
+    fn batches(&self, lane: &Lane) -> &[Batch] {
+        self.batches.get(lane.batches.clone()).unwrap_or(&[])
+    }
+
+    /// Adds to the plan what a leg of lane `at` gets, and numbers it. Returns the encodings, as bits, that
+    /// it waits for although packets of them came.
+    pub fn plan(&self, at: usize, leg: &mut Leg, track: &TrackView<'_>, plan: &mut Plan) -> u32 {
+        let Some(lane) = self.all.get(at) else { return 0 };
+        let mut awaited = 0;
+        plan.begin_strand();
+        for batch in self.batches(lane) {
+            if leg.heeds(batch.encoding) {
+                self.plan_batch(at, batch, leg, track, plan);
+            }
+            if leg.awaited() == Some(batch.encoding) {
+                awaited |= 1 << batch.encoding;
+            }
+        }
+        awaited
+    }
+
+    fn plan_batch(&self, lane: usize, batch: &Batch, leg: &mut Leg, track: &TrackView<'_>, plan: &mut Plan) {
+        let first = batch.headers + usize::from(leg.shape) * batch.packets.len();
+        let headers = first..first + batch.packets.len();
+        for (packet, header) in batch.packets.clone().zip(headers) {
+            match self.number(packet, header, leg, track) {
+                Ok(numbered) => plan.push(Planned { lane, ..numbered }),
+                Err(reason) => plan.drops.count(reason),
+            }
+        }
+    }
+
+    fn number(
+        &self,
+        at: usize,
+        header: usize,
+        leg: &mut Leg,
+        track: &TrackView<'_>,
+    ) -> Result<Planned, DropReason> {
+        let template = self.header(header).ok_or(DropReason::CodecNotNegotiated)?;
+        let fresh = self.packet(at).ok_or(DropReason::TrackGone)?;
+        if leg.awaited() == Some(fresh.encoding) && fresh.is_beginning {
+            track.let_in(leg, fresh);
+        }
+        if !leg.receives(fresh.encoding) {
+            return Err(DropReason::BeforeJoin);
+        }
+        let index = leg.outgoing(fresh.packet.index).ok_or(DropReason::BeforeJoin)?;
+        if let Some(picture) = &fresh.picture {
+            leg.pictures.note(picture);
+        }
+        let timestamp = leg.timestamp(&fresh.packet);
+        leg.count_sent(fresh.payload.len());
+        Ok(Planned {
+            lane: 0,
+            packet: at,
+            header,
+            len: template.as_bytes().len() + fresh.payload.len(),
+            ssrc: leg.ssrc,
+            index,
+            timestamp,
+            pictures: leg.pictures,
+        })
+    }
+
+    /// Counts what a leg of `lane` would have got.
+    pub fn count_undeliverable(&self, lane: &Lane, leg: &Leg, drops: &mut DropCounts) {
+        let heeded = self.batches(lane).iter().filter(|batch| leg.heeds(batch.encoding));
+        let packets: usize = heeded.map(|batch| batch.packets.len()).sum();
+        drops.count_many(DropReason::SubscriberNotReady, packets as u64);
+    }
+}
+
+/// What numbering a packet needs to know of its track.
+pub struct TrackView<'a> {
+    /// All of the track: a leg that comes from another needs the clocks of both.
+    pub encodings: &'a [EncodingRing],
+    pub shapes: &'a [Shape],
+}
+
+impl TrackView<'_> {
+    /// The leg goes over to the encoding of this packet, with this packet.
+    fn let_in(&self, leg: &mut Leg, fresh: &Fresh) {
+        let clock_rate = self.shapes.get(usize::from(leg.shape)).map_or(90_000, Shape::clock_rate);
+        let clock = |number: u8| self.encodings.get(usize::from(number))?.clock;
+        let clocks = leg.previous().and_then(clock).zip(clock(fresh.encoding));
+        let shift = clocks.map(|(from, to)| timestamp_shift(&from, &to, clock_rate));
+        leg.enter(fresh.encoding, &fresh.packet, fresh.picture.as_ref(), shift, clock_rate);
+    }
+}

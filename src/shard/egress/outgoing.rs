@@ -1,0 +1,63 @@
+//! One packet as it leaves for one subscriber: written into transmit memory and sealed there.
+
+use crate::drop_reason::DropReason;
+use crate::forward::picture::PictureNumbering;
+use crate::forward::track_ring::Packet;
+use crate::io::{Io, Path};
+use crate::rtp::codec::{VideoCodec, vp8};
+use crate::rtp::srtp::Sealer;
+use crate::rtp::template;
+use crate::shard::command::TrackConfig;
+
+/// What of a packet is whose: `header` and `payload` are all subscribers', the rest is this one's.
+pub struct Outgoing<'a> {
+    pub header: &'a [u8],
+    /// In two parts because a retransmission's begins with the original sequence number; the second holds
+    /// the picture's counters.
+    pub payload: [&'a [u8]; 2],
+    /// Bytes of RTP padding behind the payload (RFC 3550 §5.1), the count byte included.
+    pub padding: u8,
+    pub ssrc: u32,
+    /// Extended sequence number: rollover counter and sequence.
+    pub index: u64,
+    pub timestamp: u32,
+    /// The counters in the payload, and how they are numbered for this subscriber.
+    pub picture: Option<(vp8::Descriptor, PictureNumbering)>,
+}
+
+impl Outgoing<'_> {
+    /// Writes the packet into transmit memory, seals it there, lets it go.
+    pub fn send(&self, path: &Path, sealer: &Sealer, io: &mut impl Io) -> Result<(), DropReason> {
+        let [first, second] = self.payload;
+        let padding = usize::from(self.padding);
+        let len = self.header.len() + first.len() + second.len() + padding + sealer.rtp_overhead();
+        let room = io.reserve(path, len).ok_or(DropReason::SendBufferFull)?;
+        let (head, rest) = room.split_at_mut(self.header.len());
+        head.copy_from_slice(self.header);
+        template::patch(head, self.index as u16, self.timestamp, self.ssrc);
+        let (one, rest) = rest.split_at_mut(first.len());
+        one.copy_from_slice(first);
+        let (two, rest) = rest.split_at_mut(second.len());
+        two.copy_from_slice(second);
+        if let Some((picture, numbering)) = &self.picture {
+            numbering.rewrite(picture, two);
+        }
+        if self.padding > 0 {
+            template::pad(head, rest, self.padding);
+        }
+        sealer.protect_rtp(room, self.header.len(), self.index);
+        io.commit(len);
+        Ok(())
+    }
+}
+
+/// The payload of a stored packet.
+pub fn payload_of<'a>(packet: &Packet, stored: &'a [u8]) -> &'a [u8] {
+    stored.get(usize::from(packet.header_len)..).unwrap_or(&[])
+}
+
+/// The picture counters in a payload that carries some.
+pub fn picture_of(track: &TrackConfig, packet: &Packet, payload: &[u8]) -> Option<vp8::Descriptor> {
+    let codec = track.codec(packet.payload_type)?;
+    if codec == VideoCodec::Vp8 { vp8::Descriptor::parse(payload) } else { None }
+}

@@ -1,0 +1,117 @@
+//! What one subscriber gets in one turn: collected and numbered first, then put in order, then sent.
+
+use crate::drop_reason::{DropCounts, DropReason};
+use crate::forward::coalesce::{Coalescer, Coalescing, Item, Placed};
+use crate::forward::picture::PictureNumbering;
+use crate::io::{Io, Path};
+use crate::rtp::srtp::Sealer;
+use crate::shard::egress::lane::Lanes;
+use crate::shard::egress::outgoing::Outgoing;
+use crate::shard::track::Tracks;
+
+/// A packet for one subscriber, by places in [`Lanes`].
+#[derive(Debug, Clone, Copy)]
+pub struct Planned {
+    pub lane: usize,
+    pub packet: usize,
+    pub header: usize,
+    /// Bytes of header and payload.
+    pub len: usize,
+    pub ssrc: u32,
+    /// Extended sequence number: rollover counter and sequence.
+    pub index: u64,
+    pub timestamp: u32,
+    pub pictures: PictureNumbering,
+}
+
+/// The packets for one subscriber. Kept between subscribers for its memory.
+pub struct Plan {
+    packets: Vec<Planned>,
+    items: Vec<Item>,
+    strand: u32,
+    coalescer: Coalescer,
+    how: Coalescing,
+    /// What was not planned, and why.
+    pub drops: DropCounts,
+}
+
+impl Plan {
+    pub fn new(how: Coalescing) -> Self {
+        Self {
+            packets: Vec::new(),
+            items: Vec::new(),
+            strand: 0,
+            coalescer: Coalescer::default(),
+            how,
+            drops: DropCounts::default(),
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.packets.clear();
+        self.items.clear();
+        self.strand = 0;
+    }
+
+    /// The packets that follow keep their order among themselves.
+    pub fn begin_strand(&mut self) {
+        self.strand = self.items.last().map_or(0, |last| last.strand + 1);
+    }
+
+    pub fn push(&mut self, packet: Planned) {
+        self.items.push(Item { strand: self.strand, len: packet.len as u32 });
+        self.packets.push(packet);
+    }
+
+    /// Sends everything. Returns how many packets left.
+    pub fn send(
+        &mut self,
+        (path, sealer): (&Path, &Sealer),
+        lanes: &Lanes,
+        tracks: &Tracks,
+        io: &mut impl Io,
+    ) -> usize {
+        let single = [Placed { at: 0, padding: 0 }];
+        let order = match self.packets.len() {
+            0 => return 0,
+            1 => &single,
+            _ => self.coalescer.arrange(&self.items, self.how),
+        };
+        let mut sent = 0;
+        for placed in order {
+            let Some(planned) = self.packets.get(placed.at) else { continue };
+            match planned.send(placed.padding, (path, sealer), lanes, tracks, io) {
+                Ok(()) => sent += 1,
+                Err(reason) => self.drops.count(reason),
+            }
+        }
+        sent
+    }
+}
+
+impl Planned {
+    fn send(
+        &self,
+        padding: u8,
+        (path, sealer): (&Path, &Sealer),
+        lanes: &Lanes,
+        tracks: &Tracks,
+        io: &mut impl Io,
+    ) -> Result<(), DropReason> {
+        let lane = lanes.all.get(self.lane).ok_or(DropReason::TrackGone)?;
+        let header = lanes.header(self.header).ok_or(DropReason::CodecNotNegotiated)?;
+        let fresh = lanes.packet(self.packet).ok_or(DropReason::TrackGone)?;
+        let track = tracks.get(lane.track).ok_or(DropReason::TrackGone)?;
+        let encoding = track.encodings.get(usize::from(fresh.encoding)).ok_or(DropReason::TrackGone)?;
+        let out = Outgoing {
+            header: header.as_bytes(),
+            payload: [&[], encoding.ring.bytes(fresh.payload.clone())],
+            padding,
+            ssrc: self.ssrc,
+            index: self.index,
+            timestamp: self.timestamp,
+            picture: fresh.picture.map(|picture| (picture, self.pictures)),
+        };
+        out.send(path, sealer, io)
+    }
+}
