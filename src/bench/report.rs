@@ -15,6 +15,7 @@ use super::BenchError;
 use super::cpu::{CpuReading, CpuUse};
 use super::host::HostFacts;
 use super::settings::Common;
+use super::sunk::SunkReport;
 use super::tally::Tally;
 use crate::time::Time;
 
@@ -118,6 +119,8 @@ pub struct PhaseReport {
     pub server: Option<ServerReport>,
     pub generator: GeneratorReport,
     pub joins: Option<JoinReport>,
+    /// Listeners that a sink counted, which are part of the figures above.
+    pub sunk: Option<SunkReport>,
     /// The delays of `delay_us` from which a plot is drawn: quantile and µs.
     pub delay_curve: Vec<(f64, u64)>,
 }
@@ -264,8 +267,25 @@ impl PhaseReport {
             server: ServerReport::new(before, after),
             generator: GeneratorReport::new(tally, before, after),
             joins,
+            sunk: None,
             delay_curve,
         }
+    }
+
+    /// Counts in the listeners of a sink; their loss, if it is known.
+    pub fn with_sunk(mut self, sunk: SunkReport) -> Self {
+        self.packets_out_per_second += sunk.packets as f64 / self.seconds;
+        self.listeners += sunk.listeners;
+        if let (Some(expected), Some(lost)) = (sunk.expected, sunk.lost) {
+            self.expected += expected;
+            self.received += expected - lost;
+            self.lost += lost;
+            self.loss = ratio(self.lost, self.expected);
+            self.listeners_with_loss += sunk.listeners_with_loss;
+            self.worst_loss = self.worst_loss.max(sunk.worst_loss);
+        }
+        self.sunk = Some(sunk);
+        self
     }
 
     /// What speaks against taking this phase for the server's doing.

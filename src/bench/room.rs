@@ -25,6 +25,7 @@ use super::media::Departures;
 use super::report::{JoinReport, MemoryReport, PhaseReport, Progress, Readings, Report};
 use super::settings::Common;
 use super::speaker::Source;
+use super::sunk::{Sunk, SunkReport};
 use super::tally::{Tally, Window, histogram};
 use super::target::Target;
 use super::transport::Remote;
@@ -95,6 +96,9 @@ pub struct Room {
     /// What listeners pull: sessions and names.
     pulls: Arc<[(String, String)]>,
     workers: Vec<Worker>,
+    sunk: Option<Sunk>,
+    /// Clients that are sunk once they have heard all tracks, and whether they are measured.
+    to_sink: HashMap<usize, bool>,
     generator_cores: Vec<usize>,
     news: UnboundedReceiver<News>,
     /// HTTP parts of joins that are under way.
@@ -184,6 +188,7 @@ impl Room {
             let started = Worker::start(number, core, common);
             workers.push(started.map_err(|error| BenchError(format!("no generator thread: {error}")))?);
         }
+        let sunk = Sunk::attach(settings, workers.len())?;
         let mut room = Self {
             settings: settings.clone(),
             clock,
@@ -192,6 +197,8 @@ impl Room {
             tracks,
             pulls: Arc::new([]),
             workers,
+            sunk,
+            to_sink: HashMap::new(),
             generator_cores,
             news,
             entering: JoinSet::new(),
@@ -255,6 +262,7 @@ impl Room {
     /// Brings listeners in, who count from the next measurement on.
     pub async fn join(&mut self, count: usize, per_second: u32) -> Result<JoinReport, BenchError> {
         let room_left = self.settings.client_net.capacity() * self.workers.len();
+        let room_left = if self.sunk.is_some() { room_left.min(1 << 16) } else { room_left };
         if self.clients + count >= room_left {
             let net = self.settings.client_net;
             return Err(BenchError(format!("--client-net {net}: too few addresses for {count} listeners")));
@@ -291,10 +299,13 @@ impl Room {
         let window = Window { from, until: from + Duration::from_secs(seconds) };
         self.workers.iter().for_each(|worker| worker.tell(Order::Measure(window)));
         self.progress.phase(name);
-        let listeners = self.listeners;
+        // The sink's own are counted by it.
+        let listeners = self.listeners - self.sunk.as_ref().map_or(0, Sunk::measured);
         self.drive(Joins::NONE, Until::Time(window.from)).await;
         let before = self.read().await;
+        let sunk_before = self.sunk.as_ref().map(Sunk::seen);
         self.drive(storm.unwrap_or(Joins::NONE), Until::Time(window.until)).await;
+        let sunk_after = self.sunk.as_ref().map(Sunk::seen);
         let after = self.read().await;
         let joins = storm.map(|storm| self.join_report(storm.left, Duration::from_secs(seconds)));
         self.drive(Joins::NONE, Until::Time(window.until + DRAIN)).await;
@@ -303,7 +314,13 @@ impl Room {
         let mut tallies = std::mem::take(&mut self.tallies).into_iter();
         let mut tally = tallies.next().ok_or_else(|| BenchError("a generator thread has stopped".into()))?;
         tallies.for_each(|other| tally.add(other));
-        Ok(PhaseReport::new(name, listeners, &tally, &before, &after, joins))
+        let phase = PhaseReport::new(name, listeners, &tally, &before, &after, joins);
+        Ok(match (sunk_before, sunk_after) {
+            (Some(before), Some(after)) => {
+                phase.with_sunk(SunkReport::between(&before, &after, self.tracks.len()))
+            }
+            _ => phase,
+        })
     }
 
     /// What the host and the server tell about themselves at this moment.
@@ -314,7 +331,8 @@ impl Room {
             at: self.clock.now(),
             server: self.target.cpu(),
             metrics: self.target.backend.metrics().await,
-            packets: sum(|gauges| gauges.packets.load(Ordering::Relaxed)),
+            packets: sum(|gauges| gauges.packets.load(Ordering::Relaxed))
+                + self.sunk.as_ref().map_or(0, Sunk::packets),
             packets_sent: sum(|gauges| gauges.packets_sent.load(Ordering::Relaxed)),
             send_failures: sum(|gauges| gauges.send_failures.load(Ordering::Relaxed)),
             generator_drops: cpu::udp_drops(&ports),
@@ -391,8 +409,13 @@ impl Room {
     fn entered(&mut self, client: usize, is_measured: bool, entered: Result<Entered, BenchError>) {
         let is_sampled = client.is_multiple_of(self.settings.sample as usize);
         let now = self.clock.now();
+        let is_sunk = self.sunk.is_some() && !is_sampled;
+        if is_sunk {
+            self.to_sink.insert(client, is_measured);
+        }
         let given = entered.and_then(|entered| {
             let ssrc = rand::rng().random();
+            let is_measured = is_measured && !is_sunk;
             let listener = Listener::new(self.tracks.clone(), ssrc, is_sampled, is_measured, now);
             self.give_to_worker(entered, Role::Listener(listener))
         });
@@ -406,8 +429,7 @@ impl Room {
         let Entered { client, remote, credentials } = entered;
         let worker = self.workers.get(client % self.workers.len());
         let worker = worker.ok_or_else(|| BenchError("the generator has no core".into()))?;
-        // The first address of a prefix names the network.
-        let address = client / self.workers.len() + 1;
+        let address = address_number(client, self.workers.len());
         worker.tell(Order::Join(Box::new(Join { client, address, remote, credentials, role })));
         Ok(())
     }
@@ -425,7 +447,11 @@ impl Room {
             News::Heard { client, at, is_measured } => {
                 if let Some(began) = self.began.remove(&client) {
                     self.heard_us.saturating_record(at.since(began));
-                    self.listeners += usize::from(is_measured);
+                    let is_sunk = self.to_sink.remove(&client);
+                    self.listeners += usize::from(is_sunk.unwrap_or(is_measured));
+                    if let Some(is_measured) = is_sunk {
+                        self.sink(client, is_measured);
+                    }
                 }
             }
             News::Failed { client, problem } => {
@@ -433,6 +459,13 @@ impl Room {
                 self.failures.push(problem);
             }
             News::Tally(tally) => self.tallies.push(*tally),
+        }
+    }
+
+    fn sink(&mut self, client: usize, is_measured: bool) {
+        let number = address_number(client, self.workers.len()) as u16;
+        if let Some(Err(error)) = self.sunk.as_mut().map(|sunk| sunk.add(number, is_measured)) {
+            self.failures.push(format!("client {client} could not be sunk: {error}"));
         }
     }
 
@@ -447,6 +480,11 @@ impl Room {
         let packets = self.workers.iter().map(|worker| worker.gauges.packets.load(Ordering::Relaxed)).sum();
         self.progress.show(now, self.listeners, self.began.len(), packets, self.failures.len());
     }
+}
+
+/// Threads share the addresses; the first of a prefix names the network.
+fn address_number(client: usize, threads: usize) -> usize {
+    client / threads + 1
 }
 
 async fn enter(

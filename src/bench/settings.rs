@@ -94,6 +94,11 @@ pub struct Common {
     #[arg(long, value_name = "PREFIX", default_value = "127.64.0.0/10", help_heading = "Generator")]
     pub client_net: Prefix,
 
+    /// Interface of the generator at which the packets of listeners beside the sample are counted and dropped (XDP),
+    /// so that ten thousand of them are no work; --client-net then begins a /16. Takes root
+    #[arg(long, value_name = "NAME", help_heading = "Generator")]
+    pub sink: Option<String>,
+
     /// The one of the server's addresses to send to [default: the first that the clients' addresses reach]
     #[arg(long, value_name = "IP", help_heading = "Generator")]
     pub server_address: Option<IpAddr>,

@@ -7,8 +7,8 @@
 //! 128..=191; RFC 5761: second byte not 192..=223). STUN, DTLS and RTCP pass, so it connects, stays connected and
 //! hears reports. One that is not sunk loses nothing: it is the sample that looks at every packet.
 //!
-//! Each listener has a counter per CPU. Its loss is what was sent to it less what was counted; order and
-//! duplicates only the sample can see.
+//! Of each listener it keeps how many packets came and the sequence number of the last one. If they are of one
+//! stream, the difference between two readings of both is its loss; order and duplicates only the sample can see.
 //!
 //! In the driver ([`XdpMode::Driver`]) it is cheapest, but for veth the sender's core pays; in the stack
 //! ([`XdpMode::Generic`]) it is on the core that RPS has chosen. There a run of datagrams that the sender's
@@ -35,7 +35,15 @@ const LISTENERS: u32 = 1 << 16;
 pub struct Sink {
     _link: Link,
     sunk: Map,
-    counters: Map,
+    seen: Map,
+}
+
+/// What was sunk of one listener's SRTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
+    pub packets: u64,
+    /// RTP sequence number of the last packet, of whatever stream.
+    pub sequence: u16,
 }
 
 /// No sink; the text says why and what to do.
@@ -82,12 +90,12 @@ impl Sink {
     ) -> Result<Self, SinkError> {
         let numbers = sunk;
         let sunk = Map::create(MapKind::Array, 4, 1, LISTENERS).map_err(SinkError::Map)?;
-        let counters = Map::create(MapKind::PerCpuArray, 4, 8, LISTENERS).map_err(SinkError::Map)?;
-        let program = Program::load_xdp(c"fanline_sink", &counting_program(network, &sunk, &counters))
+        let seen = Map::create(MapKind::Array, 4, SEEN_BYTES, LISTENERS).map_err(SinkError::Map)?;
+        let program = Program::load_xdp(c"fanline_sink", &counting_program(network, &sunk, &seen))
             .map_err(SinkError::Load)?;
         let link = Link::attach_xdp(&program, interface, mode);
         let link = link.map_err(|source| SinkError::Attach { interface, source })?;
-        let sink = Self { _link: link, sunk, counters };
+        let sink = Self { _link: link, sunk, seen };
         for number in numbers {
             sink.sink(number).map_err(SinkError::Map)?;
         }
@@ -110,14 +118,24 @@ impl Sink {
         self.sunk.set(&u32::from(number).to_ne_bytes(), &[0])
     }
 
-    /// SRTP packets to this listener that were sunk so far. One system call.
+    /// What of this listener's SRTP was sunk so far. One system call.
     ///
     /// # Errors
     /// As [`sink`](Self::sink).
-    pub fn packets(&self, number: u16) -> io::Result<u64> {
-        self.counters.sum(u32::from(number))
+    pub fn seen(&self, number: u16) -> io::Result<Seen> {
+        let mut value = [0; SEEN_BYTES];
+        self.seen.get(&u32::from(number).to_ne_bytes(), &mut value)?;
+        let (packets, sequence) = value.split_at(8);
+        Ok(Seen {
+            packets: u64::from_ne_bytes(*packets.first_chunk().expect("of 16 bytes")),
+            sequence: u16::from_be_bytes(*sequence.first_chunk().expect("of 16 bytes")),
+        })
     }
 }
+
+/// A value of `seen`: packets, 8 bytes; a sequence number as on the wire, 2 bytes; padding.
+const SEEN_BYTES: usize = 16;
+const SEEN_SEQUENCE: i16 = 8;
 
 /// Lengths and places in a frame, in bytes.
 const ETHERNET: i16 = 14;
@@ -130,6 +148,7 @@ const IPV6: i16 = 40;
 const IPV6_NEXT_HEADER: i16 = 6;
 const IPV6_DESTINATION: i16 = 24;
 const UDP: i16 = 8;
+const RTP_SEQUENCE: i16 = 2;
 
 const IPPROTO_UDP: i32 = 17;
 
@@ -139,7 +158,7 @@ fn be16(number: u16) -> i32 {
 }
 
 /// Registers: `R6` the start of the frame, `R7` its end, `R8` the UDP header.
-fn counting_program(network: IpAddr, sunk: &Map, counters: &Map) -> Vec<Instruction> {
+fn counting_program(network: IpAddr, sunk: &Map, seen: &Map) -> Vec<Instruction> {
     let mut code = Assembler::default();
     let pass = code.label();
     code.load(Size::Word, R6, R1, XDP_DATA);
@@ -149,7 +168,7 @@ fn counting_program(network: IpAddr, sunk: &Map, counters: &Map) -> Vec<Instruct
         IpAddr::V6(network) => ipv6_udp(&mut code, network.octets(), pass),
     }
     only_srtp(&mut code, pass);
-    count(&mut code, sunk, counters, pass);
+    count(&mut code, sunk, seen, pass);
     code.set(R0, XDP_DROP);
     code.exit();
     code.place(pass);
@@ -215,7 +234,7 @@ fn to_network(code: &mut Assembler, at: i16, network: &[u8], pass: Label) {
 /// RTP has version 2 in its first byte, and an RTCP type never in its second (RFC 7983 §7, RFC 5761 §4).
 fn only_srtp(code: &mut Assembler, pass: Label) {
     let srtp = code.label();
-    need(code, R8, UDP + 2, pass);
+    need(code, R8, UDP + 4, pass);
     code.load(Size::Byte, R2, R8, UDP);
     code.jump_if_immediate(Jump::Less, R2, 128, pass);
     code.jump_if_immediate(Jump::Greater, R2, 191, pass);
@@ -225,23 +244,25 @@ fn only_srtp(code: &mut Assembler, pass: Label) {
     code.place(srtp);
 }
 
-/// Passes what is for a listener that is not sunk, else adds one to the listener's counter of this CPU.
-fn count(code: &mut Assembler, sunk: &Map, counters: &Map, pass: Label) {
-    for map in [sunk, counters] {
-        code.load_map(R1, map);
-        code.copy(R2, R10);
-        code.add_immediate(R2, -4);
-        code.call(Helper::MapLookup);
-        code.jump_if_immediate(Jump::Equal, R0, 0, pass);
-        if std::ptr::eq(map, sunk) {
-            code.load(Size::Byte, R9, R0, 0);
-            code.jump_if_immediate(Jump::Equal, R9, 0, pass);
-        }
-    }
-    // No other program runs on this CPU meanwhile, so that no atomic addition is needed.
-    code.load(Size::Double, R1, R0, 0);
-    code.add_immediate(R1, 1);
-    code.store(Size::Double, R0, 0, R1);
+/// Passes what is for a listener that is not sunk, else counts it.
+fn count(code: &mut Assembler, sunk: &Map, seen: &Map, pass: Label) {
+    look_up(code, sunk, pass);
+    code.load(Size::Byte, R9, R0, 0);
+    code.jump_if_immediate(Jump::Equal, R9, 0, pass);
+    look_up(code, seen, pass);
+    code.set(R1, 1);
+    code.add_to_memory(Size::Double, R0, 0, R1);
+    code.load(Size::Half, R2, R8, UDP + RTP_SEQUENCE);
+    code.store(Size::Half, R0, SEEN_SEQUENCE, R2);
+}
+
+/// `R0` = the entry of the listener whose number is on the stack.
+fn look_up(code: &mut Assembler, map: &Map, pass: Label) {
+    code.load_map(R1, map);
+    code.copy(R2, R10);
+    code.add_immediate(R2, -4);
+    code.call(Helper::MapLookup);
+    code.jump_if_immediate(Jump::Equal, R0, 0, pass);
 }
 
 #[cfg(test)]
@@ -290,13 +311,14 @@ mod tests {
                 assert_eq!(buffer[..2], start);
             }
         }
-        assert_eq!(sink.packets(SUNK).unwrap(), 2, "the two that are RTP");
-        assert_eq!(sink.packets(SAMPLED).unwrap(), 0);
+        let seen = Seen { packets: 2, sequence: 0x0707 };
+        assert_eq!(sink.seen(SUNK).unwrap(), seen, "the two that are RTP");
+        assert_eq!(sink.seen(SAMPLED).unwrap(), Seen::default());
 
         sink.pass(SUNK).unwrap();
         sender.send_to(&[0x80, 96, 1, 2], (pair.listener(SUNK), PORT)).unwrap();
         assert_eq!(sunk.recv(&mut buffer).unwrap(), 4, "a listener that is no longer sunk");
-        assert_eq!(sink.packets(SUNK).unwrap(), 2);
+        assert_eq!(sink.seen(SUNK).unwrap(), seen);
     }
 
     #[test]
@@ -327,7 +349,7 @@ mod tests {
                 &mut [],
                 Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 10_000_000 }),
             );
-            sink.packets(2).unwrap() == 1
+            sink.seen(2).unwrap().packets == 1
         });
         assert!(arrived);
     }

@@ -166,7 +166,7 @@ impl Stage {
     /// None that the kernel documents.
     pub fn arrived(&self, destinations: u16) -> io::Result<Option<u64>> {
         let Some(sink) = &self.sink else { return Ok(None) };
-        (0..destinations).map(|number| sink.packets(number)).sum::<io::Result<u64>>().map(Some)
+        (0..destinations).map(|number| Ok(sink.seen(number)?.packets)).sum::<io::Result<u64>>().map(Some)
     }
 
     pub fn destinations(&self, count: u16) -> Vec<SocketAddr> {
