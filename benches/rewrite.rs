@@ -4,12 +4,14 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use fanline::forward::glance::Glance;
 use fanline::forward::leg::Leg;
 use fanline::forward::rewrite::{SendCodec, Shape};
 use fanline::forward::track_ring::Packet;
 use fanline::id::{LegId, Mid, SessionSlot};
 use fanline::rtp::extension::{Extension, ExtensionMap};
 use fanline::rtp::header::Header;
+use fanline::rtp::layer::Points;
 use fanline::rtp::template::{HeaderTemplate, patch};
 use fanline::time::Time;
 
@@ -84,14 +86,15 @@ fn build(c: &mut Criterion) {
 /// Once per leg.
 fn per_leg(c: &mut Criterion) {
     let mut leg = Leg::new(SessionSlot(0), LegId(0), (1, Some(2)), 100, 0);
-    let mut index = 1_000;
-    c.bench_function("rewrite/outgoing", |b| {
+    let (mut packet, stored, _) = packet(ELEMENTS[1].1);
+    let glance = Glance { is_beginning: true, picture: None, layering: None };
+    c.bench_function("rewrite/number", |b| {
         b.iter(|| {
-            index += 1;
-            leg.outgoing(black_box(index))
+            packet.index += 1;
+            leg.number(black_box(&packet), &glance, Points::NONE)
         });
     });
-    let (_, stored, _) = packet(ELEMENTS[1].1);
+    let index = packet.index;
     let mut header = stored[..20].to_vec();
     c.bench_function("rewrite/patch", |b| {
         b.iter(|| patch(black_box(&mut header), index as u16, index as u32, 7));

@@ -62,6 +62,8 @@ drop_reasons! {
     SubscriberNotReady = "subscriber_not_ready",
     /// A packet from before the subscriber joined, or for an encoding it does not receive.
     BeforeJoin = "before_join",
+    /// A packet of a layer that is above what the subscriber's bandwidth allows. Normal on slow links.
+    LayerLeftOut = "layer_left_out",
     /// The socket or the NIC ring had no room. Raise `net.core.wmem_max` or use more shards.
     SendBufferFull = "send_buffer_full",
     /// The kernel refused the datagram (unreachable, not permitted). See the debug log for the error.

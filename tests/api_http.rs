@@ -147,6 +147,7 @@ fn state() -> SessionState {
         track_name: "mic".into(),
         session_id: None,
         status: Status::Active,
+        audio_level: None,
     };
     SessionState { tracks: vec![track], data_channels: vec![] }
 }

@@ -140,7 +140,10 @@ pub(super) async fn list(
         (status = 200, description = "The session", body = SessionState,
          example = json!({
              "tracks": [
-                 { "location": "local", "mid": "0", "trackName": "mic", "status": "active" },
+                 {
+                     "location": "local", "mid": "0", "trackName": "mic", "status": "active",
+                     "audioLevel": { "levelDbov": -31, "speaking": true }
+                 },
                  { "location": "remote", "mid": "1", "trackName": "mic", "sessionId": SESSION, "status": "active" }
              ],
              "dataChannels": []

@@ -215,6 +215,7 @@ impl Control {
                     tracing::debug!(?track, "no packets; closing the track");
                     tokio::task::spawn_local(self.clone().close_track(track));
                 }
+                Event::Loudness(track, loudness) => state.tracks.set_loudness(track, loudness),
                 Event::Snapshot(snapshot) => self.snapshots.store(*snapshot),
             }
         }

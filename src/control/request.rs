@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use utoipa::ToSchema;
 use utoipa::openapi::{Object, ObjectBuilder, Ref, Type};
 
+use crate::forward::speech::Loudness;
 use crate::id::{MediaKind, SessionId};
 
 /// An application: the tenant that owns sessions. Sessions of one app are invisible to another.
@@ -297,8 +298,7 @@ pub struct TrackObject {
 #[serde(rename_all = "camelCase")]
 pub struct Simulcast {
     pub preferred_rid: Option<String>,
-    /// What to do when the subscriber's bandwidth is short. Read, so that a wrong value is refused, but of no
-    /// effect: nothing is left for want of bandwidth.
+    /// What to do when the subscriber's bandwidth is short.
     #[serde(default, deserialize_with = "null_as_default")]
     pub priority_ordering: RidOrder,
     /// What to do while the publisher does not send the preferred encoding.
@@ -433,6 +433,26 @@ pub struct TrackState {
     #[schema(nullable = false)]
     pub session_id: Option<String>,
     pub status: Status,
+    /// Of audio whose publisher sends levels; beyond the original API
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub audio_level: Option<AudioLevelState>,
+}
+
+/// How loud a track is (RFC 6464), smoothed; at most a second old, and without delay when speaking begins or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AudioLevelState {
+    /// 0 is the loudest there is, -127 silence
+    #[schema(minimum = -127, maximum = 0)]
+    pub level_dbov: i8,
+    pub speaking: bool,
+}
+
+impl From<Loudness> for AudioLevelState {
+    fn from(loudness: Loudness) -> Self {
+        Self { level_dbov: -(loudness.level_dbov.min(127) as i8), speaking: loudness.is_speaking }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 
 use crate::control::request::{RidOrder, Simulcast};
-use crate::forward::select::Selection;
+use crate::forward::select::{Selection, Wish};
+use crate::forward::speech::Loudness;
 use crate::id::{MediaKind, SessionId, ShardId, TrackKey};
 use crate::sdp::{Codec, Receive};
 use crate::shard::command::TrackConfig;
@@ -21,6 +22,8 @@ pub struct Track {
     pub receive: Receive,
     /// Whether packets flow.
     pub active: bool,
+    /// How loud it is, if its packets tell.
+    pub loudness: Option<Loudness>,
     /// Told when `active` changes or the track ends.
     pub changed: Rc<Notify>,
     /// Legs per shard. A shard stays here until it has dropped its copy of the track.
@@ -42,19 +45,21 @@ impl Track {
 
     /// What a wish means in numbers of this track's encodings, which are in the order of their rids.
     pub fn selection(&self, wish: &Simulcast) -> Selection {
+        let steps_down = wish.priority_ordering == RidOrder::Asciibetical;
         let rids = || self.receive.encodings.iter().filter_map(|encoding| encoding.rid);
         let Some(preferred) =
             wish.preferred_rid.as_deref().filter(|rid| !rid.is_empty() && self.is_simulcast())
         else {
-            return Selection::Best;
+            return Selection { wish: Wish::Best, steps_down };
         };
         let better = rids().filter(|rid| rid.as_str() < preferred).count() as u8;
         let exists = rids().any(|rid| rid.as_str() == preferred);
-        match wish.rid_not_available {
-            RidOrder::Asciibetical => Selection::Prefer(better),
-            RidOrder::None if exists => Selection::Only(better),
-            RidOrder::None => Selection::Only(u8::MAX),
-        }
+        let wish = match wish.rid_not_available {
+            RidOrder::Asciibetical => Wish::Prefer(better),
+            RidOrder::None if exists => Wish::Only(better),
+            RidOrder::None => Wish::Only(u8::MAX),
+        };
+        Selection { wish, steps_down }
     }
 
     /// Shards other than the publisher's that have subscribers: where packets must be copied to.
@@ -118,6 +123,7 @@ impl Tracks {
             name,
             receive,
             active: false,
+            loudness: None,
             changed: Rc::new(Notify::new()),
             legs: HashMap::new(),
             config,
@@ -145,6 +151,12 @@ impl Tracks {
         if let Some(track) = self.tracks.get_mut(&key) {
             track.active = active;
             track.changed.notify_waiters();
+        }
+    }
+
+    pub fn set_loudness(&mut self, key: TrackKey, loudness: Loudness) {
+        if let Some(track) = self.tracks.get_mut(&key) {
+            track.loudness = Some(loudness);
         }
     }
 
@@ -217,25 +229,33 @@ mod tests {
         tracks.remove(key).expect("it was just put in")
     }
 
-    fn selection(rids: &[&str], preferred: &str, rid_not_available: RidOrder) -> Selection {
+    fn selection(rids: &[&str], preferred: &str, rid_not_available: RidOrder) -> Wish {
         let preferred_rid = Some(preferred.to_owned());
-        track(rids).selection(&Simulcast { preferred_rid, rid_not_available, ..Simulcast::default() })
+        track(rids).selection(&Simulcast { preferred_rid, rid_not_available, ..Simulcast::default() }).wish
     }
 
     #[test]
     fn rids_become_the_numbers_of_encodings() {
         let camera = ["f", "h", "q"];
-        assert_eq!(selection(&camera, "h", RidOrder::None), Selection::Only(1));
-        assert_eq!(selection(&camera, "q", RidOrder::Asciibetical), Selection::Prefer(2));
-        assert_eq!(selection(&camera, "", RidOrder::None), Selection::Best, "no wish");
-        assert_eq!(selection(&["f"], "q", RidOrder::None), Selection::Best, "no simulcast");
+        assert_eq!(selection(&camera, "h", RidOrder::None), Wish::Only(1));
+        assert_eq!(selection(&camera, "q", RidOrder::Asciibetical), Wish::Prefer(2));
+        assert_eq!(selection(&camera, "", RidOrder::None), Wish::Best, "no wish");
+        assert_eq!(selection(&["f"], "q", RidOrder::None), Wish::Best, "no simulcast");
+    }
+
+    #[test]
+    fn bandwidth_counts_only_for_whoever_says_in_which_order() {
+        let camera = track(&["f", "h"]);
+        let ordered = Simulcast { priority_ordering: RidOrder::Asciibetical, ..Simulcast::default() };
+        assert!(camera.selection(&ordered).steps_down);
+        assert!(!camera.selection(&Simulcast::default()).steps_down);
     }
 
     #[test]
     fn a_rid_that_does_not_exist_means_nothing_or_what_would_follow_it() {
         let camera = ["f", "h", "q"];
-        assert_eq!(selection(&camera, "g", RidOrder::None), Selection::Only(u8::MAX));
-        assert_eq!(selection(&camera, "g", RidOrder::Asciibetical), Selection::Prefer(1));
-        assert_eq!(selection(&camera, "z", RidOrder::Asciibetical), Selection::Prefer(3), "then the nearest");
+        assert_eq!(selection(&camera, "g", RidOrder::None), Wish::Only(u8::MAX));
+        assert_eq!(selection(&camera, "g", RidOrder::Asciibetical), Wish::Prefer(1));
+        assert_eq!(selection(&camera, "z", RidOrder::Asciibetical), Wish::Prefer(3), "then the nearest");
     }
 }

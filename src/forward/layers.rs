@@ -143,6 +143,11 @@ impl LayerFilter {
         self.current
     }
 
+    /// Whether a packet is the last that goes out of its picture.
+    pub fn ends_picture(&self, layering: &Layering) -> bool {
+        layering.ends && layering.layer.spatial == self.current.spatial
+    }
+
     /// Only a key frame leads to where it should be.
     pub fn needs_key_frame(&self) -> bool {
         self.waited >= PICTURES_WAITED
@@ -171,8 +176,7 @@ impl LayerFilter {
                 None => Passage::LeftOut,
             };
         }
-        let ends = |layering: &Layering| layering.ends && layering.layer.spatial == self.current.spatial;
-        let ends_picture = layering.is_some_and(ends);
+        let ends_picture = layering.is_some_and(|layering| self.ends_picture(layering));
         self.packets.keep(index).map_or(Passage::LeftOut, |index| Passage::Whole { index, ends_picture })
     }
 

@@ -1,16 +1,19 @@
 //! One subscription on its hot side: which encoding a subscriber is on, and how a packet is numbered for it.
 //!
 //! Sequence numbers, timestamps and VP8's picture counters are continuous over switches of encoding and of
-//! track, which begin where a decoder can: to the receiver it is one stream. The rule it keeps (RFC 3711 §9.1): a pair of SSRC and index never leaves twice with other bytes. Live
+//! track, which begin where a decoder can, and over layers that are left out: to the receiver it is one stream.
+//! The rule it keeps (RFC 3711 §9.1): a pair of SSRC and index never leaves twice with other bytes. Live
 //! packets go out once per index because the track ring takes each index once; everything sent again is
 //! RTX with an SSRC and a sequence of its own (RFC 4588). What comes late of an encoding that was left has no
 //! index any more, and is dropped.
 
-use crate::forward::picture::PictureNumbering;
+use crate::forward::glance::Glance;
+use crate::forward::layers::{LayerFilter, Passage};
+use crate::forward::picture::{FrameNumbering, PictureCounters, PictureNumbering};
 use crate::forward::select::{Flowing, Selection};
 use crate::forward::track_ring::Packet;
 use crate::id::{LegId, SessionSlot};
-use crate::rtp::codec::vp8::Descriptor;
+use crate::rtp::layer::{Layer, Points};
 use crate::time::Time;
 
 /// SRTP indices have 48 bits: the rollover counter over the sequence number.
@@ -31,6 +34,10 @@ pub struct Leg {
     /// Which of the track's header shapes this subscriber gets.
     pub shape: u16,
     pub selection: Selection,
+    /// The best encoding that its bandwidth allows.
+    bound: u8,
+    /// The best operating point that its bandwidth allows, of the encoding that it is to receive.
+    point: Layer,
     /// What it receives, or did last.
     encoding: u8,
     /// What it goes over to at the next place where a decoder can begin.
@@ -41,38 +48,80 @@ pub struct Leg {
     is_foreign: bool,
     numbering: Numbering,
     timing: Timing,
-    pub pictures: PictureNumbering,
-    first_sequence: u16,
+    pictures: PictureNumbering,
+    frames: FrameNumbering,
+    /// Which layers go out, once some do not; cold, as most legs have none.
+    layers: Option<Box<LayerFilter>>,
     rtx_next: u64,
     /// Sent since the beginning, as sender reports count (RFC 3550 §6.4.1).
     pub packets: u32,
     pub octets: u32,
 }
 
+/// A packet as it leaves for one subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbered {
+    /// Extended sequence number: rollover counter and sequence.
+    pub index: u64,
+    pub timestamp: u32,
+    /// It only fills the place of a packet that is not wanted, and has no payload.
+    pub is_empty: bool,
+    pub counters: Counters,
+}
+
+/// What a subscriber finds in a packet otherwise than the publisher wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    pub picture: Option<PictureCounters>,
+    pub frame_number: Option<u16>,
+    /// Nothing of its picture follows, as higher layers are left out: the marker bit is set.
+    pub ends_picture: bool,
+}
+
+/// Why a packet does not leave for one subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotNumbered {
+    /// It is from before the join, or from before the last switch.
+    TooEarly,
+    /// Its layer is left out.
+    LeftOut,
+}
+
 /// How track indices become this leg's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Numbering {
-    /// The first packet decides.
-    Pending,
+    /// The first packet decides, and leaves under this number.
+    Pending { first_sequence: u16 },
     /// `outgoing = index + offset`; packets before `first` are from before the join.
     Running { first: u64, offset: u64, highest: u64 },
 }
 
 /// How a track's timestamps become this leg's.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Timing {
     offset: u32,
     /// How much of the offset was added because time would have stood still otherwise.
     ahead: u32,
-    /// The newest packet that left: its timestamp, and when it came in.
-    last: Option<(u32, Time)>,
+    /// The timestamp of the newest packet that left, and when it came in; never, if none did.
+    last: u32,
+    last_arrived: Time,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { offset: 0, ahead: 0, last: 0, last_arrived: Time::NEVER }
+    }
 }
 
 impl Timing {
+    fn has_begun(&self) -> bool {
+        self.last_arrived != Time::NEVER
+    }
+
     fn leave(&mut self, packet: &Packet) -> u32 {
         let out = packet.timestamp.wrapping_add(self.offset);
-        if self.last.is_none_or(|(last, _)| (out.wrapping_sub(last) as i32) >= 0) {
-            self.last = Some((out, packet.arrived));
+        if !self.has_begun() || (out.wrapping_sub(self.last) as i32) >= 0 {
+            (self.last, self.last_arrived) = (out, packet.arrived);
         }
         out
     }
@@ -80,8 +129,11 @@ impl Timing {
     /// `packet` follows the last one: as `shift` says, which maps its timestamps to those before, else as far
     /// apart as they arrived, and in any case later.
     fn continue_at(&mut self, packet: &Packet, shift: Option<u32>, clock_rate: u32) {
-        let Some((last, arrived)) = self.last else { return };
-        let elapsed = packet.arrived.since(arrived) * u64::from(clock_rate) / 1_000_000;
+        if !self.has_begun() {
+            return;
+        }
+        let last = self.last;
+        let elapsed = packet.arrived.since(self.last_arrived) * u64::from(clock_rate) / 1_000_000;
         let by_arrival = last.wrapping_add(elapsed as u32);
         let by_clocks = shift
             .map(|shift| {
@@ -113,14 +165,17 @@ impl Leg {
             rtx_ssrc: ssrcs.1,
             shape: 0,
             selection: Selection::default(),
+            bound: 0,
+            point: Layer::MAX,
             encoding: 0,
             awaited: None,
             is_paused: false,
             is_foreign: false,
-            numbering: Numbering::Pending,
+            numbering: Numbering::Pending { first_sequence },
             timing: Timing::default(),
             pictures: PictureNumbering::default(),
-            first_sequence,
+            frames: FrameNumbering::default(),
+            layers: None,
             rtx_next: u64::from(first_rtx_sequence),
             packets: 0,
             octets: 0,
@@ -153,23 +208,65 @@ impl Leg {
 
     /// Goes on with another track, from the next beginning of its encoding 0 unless steered elsewhere.
     pub fn move_to_another_track(&mut self, selection: Selection) {
-        self.selection = selection;
+        self.select(selection);
         self.is_paused = true;
         self.is_foreign = true;
         self.awaited = Some(0);
     }
 
+    /// Wants something else, and whatever its bandwidth has meant so far is to be found out anew.
+    pub fn select(&mut self, selection: Selection) {
+        self.selection = selection;
+        (self.bound, self.point) = (0, Layer::MAX);
+    }
+
     /// Looks at which encodings flow, and makes for the one that the selection then means.
     pub fn steer(&mut self, flowing: Flowing) {
-        let Some(wanted) = self.selection.choose(flowing) else { return };
+        let Some(wished) = self.selection.wish.choose(flowing) else { return };
+        let affordable = flowing.first_from(self.bound).filter(|_| flowing.contains(wished));
+        let wanted = affordable.map_or(wished, |affordable| wished.max(affordable));
         self.awaited = (!self.receives(wanted)).then_some(wanted);
         // Only one will do and it is not there: what flows is not asked for.
         self.is_paused |= self.awaited.is_some() && !flowing.contains(wanted);
     }
 
+    /// Keeps to what bandwidth allows: at best `encoding`, and of that the operating point `point`. `offered` are
+    /// the points of the encoding it receives, and `is_everything` says whether those within `point` are all.
+    pub fn afford(&mut self, (encoding, point): (u8, Layer), offered: Points, is_everything: bool) {
+        (self.bound, self.point) = (encoding, point);
+        let stays = self.receives(encoding);
+        // What is about to be left for something smaller is made as small as it can be until then.
+        let target = if stays || self.encoding > encoding { point } else { Layer::default() };
+        if self.layers.is_none() && !(stays && is_everything) {
+            let Some(highest) = offered.highest() else { return };
+            self.layers = Some(Box::new(LayerFilter::new(highest, self.next_index())));
+        }
+        if let Some(layers) = &mut self.layers {
+            layers.aim(target);
+        }
+    }
+
+    /// The operating point that it was last allowed.
+    pub fn point(&self) -> Layer {
+        self.point
+    }
+
+    /// Only a key frame of the encoding it receives leads to the operating point that it should be at.
+    pub fn needs_key_frame(&self) -> bool {
+        self.layers.as_ref().is_some_and(|layers| layers.needs_key_frame())
+    }
+
+    /// The track index after the last one that left.
+    fn next_index(&self) -> u64 {
+        match self.numbering {
+            Numbering::Pending { .. } => 0,
+            Numbering::Running { offset, highest, .. } => (highest + 1).wrapping_sub(offset) & INDEX_MASK,
+        }
+    }
+
     /// The encoding it received last of this track, if any packet left.
     pub fn previous(&self) -> Option<u8> {
-        (self.timing.last.is_some() && !self.is_foreign).then_some(self.encoding)
+        (self.timing.has_begun() && !self.is_foreign).then_some(self.encoding)
     }
 
     /// Goes over to `encoding`, whose beginning `packet` is. `shift` is what its timestamps are behind those of
@@ -178,7 +275,7 @@ impl Leg {
         &mut self,
         encoding: u8,
         packet: &Packet,
-        picture: Option<&Descriptor>,
+        glance: &Glance,
         shift: Option<u32>,
         clock_rate: u32,
     ) {
@@ -187,8 +284,15 @@ impl Leg {
             self.numbering = Numbering::Running { first: packet.index, offset, highest };
         }
         self.timing.continue_at(packet, shift, clock_rate);
-        if let Some(picture) = picture {
+        if let Some(picture) = &glance.picture {
             self.pictures.continue_at(picture);
+        }
+        if let Some(number) = glance.frame_number() {
+            self.frames.continue_at(number);
+        }
+        if let Some(layers) = &mut self.layers {
+            layers.restart(packet.index);
+            layers.aim(self.point);
         }
         self.encoding = encoding;
         self.awaited = None;
@@ -196,9 +300,55 @@ impl Leg {
         self.is_foreign = false;
     }
 
-    /// The timestamp under which a packet leaves that [`outgoing`](Self::outgoing) has numbered.
-    pub fn timestamp(&mut self, packet: &Packet) -> u32 {
-        self.timing.leave(packet)
+    /// Numbers a packet of the encoding it receives, which has frames for the points `offered`.
+    pub fn number(
+        &mut self,
+        packet: &Packet,
+        glance: &Glance,
+        offered: Points,
+    ) -> Result<Numbered, NotNumbered> {
+        let mut picture = glance.picture;
+        let passage = match &mut self.layers {
+            None => Passage::Whole { index: packet.index, ends_picture: false },
+            Some(layers) => {
+                let passage = layers.pass(packet.index, glance.layering.as_ref(), offered);
+                if let Some(id) = picture.as_mut().and_then(|picture| picture.picture_id.as_mut()) {
+                    let passes = matches!(passage, Passage::Whole { .. });
+                    id.value = layers.picture(id, passes).unwrap_or(id.value);
+                }
+                passage
+            }
+        };
+        let (place, is_empty, ends_picture) = match passage {
+            Passage::Whole { index, ends_picture } => (index, false, ends_picture),
+            Passage::Empty { index } => (index, true, false),
+            Passage::LeftOut => return Err(NotNumbered::LeftOut),
+        };
+        let index = self.outgoing(place).ok_or(NotNumbered::TooEarly)?;
+        let timestamp = self.timing.leave(packet);
+        let mut counters = Counters { ends_picture, ..Counters::default() };
+        if !is_empty {
+            counters.picture = picture.as_ref().map(|picture| self.pictures.note(picture));
+            counters.frame_number = glance.frame_number().and_then(|number| self.frames.note(number));
+        }
+        Ok(Numbered { index, timestamp, is_empty, counters })
+    }
+
+    /// What a packet that went out had otherwise than the publisher wrote it.
+    pub fn counters(&self, glance: &Glance) -> Counters {
+        let mut picture = glance.picture;
+        if let (Some(layers), Some(id)) =
+            (&self.layers, picture.as_mut().and_then(|picture| picture.picture_id.as_mut()))
+        {
+            id.value = layers.picture_sent(id).unwrap_or(id.value);
+        }
+        let ends =
+            |layers: &LayerFilter| glance.layering.is_some_and(|layering| layers.ends_picture(&layering));
+        Counters {
+            picture: picture.as_ref().map(|picture| self.pictures.counters(picture)),
+            frame_number: glance.frame_number().and_then(|number| self.frames.moved(number)),
+            ends_picture: self.layers.as_ref().is_some_and(|layers| ends(layers)),
+        }
     }
 
     /// What is added to the timestamps of the encoding it receives.
@@ -206,11 +356,12 @@ impl Leg {
         self.timing.offset
     }
 
-    /// The SRTP index under which the track's packet `index` leaves; `None` if it is from before the join.
-    pub fn outgoing(&mut self, index: u64) -> Option<u64> {
+    /// The SRTP index under which the track's packet `index` leaves, less those left out before it; `None` if it
+    /// is from before the join.
+    fn outgoing(&mut self, index: u64) -> Option<u64> {
         match &mut self.numbering {
-            Numbering::Pending => {
-                let out = u64::from(self.first_sequence);
+            Numbering::Pending { first_sequence } => {
+                let out = u64::from(*first_sequence);
                 let offset = out.wrapping_sub(index);
                 self.numbering = Numbering::Running { first: index, offset, highest: out };
                 Some(out)
@@ -232,7 +383,11 @@ impl Leg {
         let behind = (highest as u16).wrapping_sub(sequence);
         let out = highest.checked_sub(u64::from(behind))?;
         let index = out.wrapping_sub(offset);
-        (index >= first && behind < 1 << 15).then_some(index)
+        let index = Some(index).filter(|index| *index >= first && behind < 1 << 15)?;
+        match &self.layers {
+            Some(layers) => layers.original(index),
+            None => Some(index),
+        }
     }
 
     /// New keys: the receiver's rollover counters begin at 0 again, while sequence numbers go on.
@@ -261,6 +416,7 @@ impl Leg {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forward::select::Wish;
     use proptest::prelude::*;
 
     fn packet(index: u64, timestamp: u32, arrived_ms: u64) -> Packet {
@@ -275,9 +431,12 @@ mod tests {
         }
     }
 
+    const AUDIO: Glance = Glance { is_beginning: true, picture: None, layering: None };
+
     /// Sequence and timestamp under which a packet leaves.
     fn send(leg: &mut Leg, packet: &Packet) -> Option<(u64, u32)> {
-        Some((leg.outgoing(packet.index)?, leg.timestamp(packet)))
+        let numbered = leg.number(packet, &AUDIO, Points::NONE).ok()?;
+        Some((numbered.index, numbered.timestamp))
     }
 
     #[test]
@@ -340,7 +499,7 @@ mod tests {
         let mut leg = leg(100);
         assert_eq!(send(&mut leg, &packet(5_000, 90_000, 1_000)), Some((100, 90_000)));
         assert_eq!(send(&mut leg, &packet(5_002, 93_000, 1_033)), Some((102, 93_000)));
-        leg.enter(1, &packet(70, 500, 1_066), None, None, 90_000);
+        leg.enter(1, &packet(70, 500, 1_066), &AUDIO, None, 90_000);
         assert!(leg.receives(1) && !leg.heeds(0));
         assert_eq!(send(&mut leg, &packet(70, 500, 1_066)), Some((103, 95_970)));
         assert_eq!(send(&mut leg, &packet(69, 400, 1_067)), None, "from before the key frame");
@@ -353,8 +512,11 @@ mod tests {
         for (shift, expected) in [(200_000, 200_500), (1 << 30, 193_960)] {
             let mut leg = leg(100);
             send(&mut leg, &packet(0, 190_000, 1_000));
-            leg.enter(1, &packet(9, 500, 1_044), None, Some(shift), 90_000);
-            assert_eq!(leg.timestamp(&packet(9, 500, 1_044)), expected);
+            leg.enter(1, &packet(9, 500, 1_044), &AUDIO, Some(shift), 90_000);
+            assert_eq!(
+                send(&mut leg, &packet(9, 500, 1_044)).map(|(_, timestamp)| timestamp),
+                Some(expected)
+            );
         }
     }
 
@@ -363,9 +525,9 @@ mod tests {
         let mut leg = leg(0);
         send(&mut leg, &packet(0, 9_000, 1_000));
         // The same picture by another encoding: its timestamp has just been used.
-        leg.enter(1, &packet(0, 9_000, 1_000), None, Some(0), 90_000);
+        leg.enter(1, &packet(0, 9_000, 1_000), &AUDIO, Some(0), 90_000);
         assert_eq!(send(&mut leg, &packet(0, 9_000, 1_000)), Some((1, 9_001)));
-        leg.enter(0, &packet(1, 12_000, 1_033), None, Some(0), 90_000);
+        leg.enter(0, &packet(1, 12_000, 1_033), &AUDIO, Some(0), 90_000);
         assert_eq!(send(&mut leg, &packet(1, 12_000, 1_033)), Some((2, 12_000)));
     }
 
@@ -377,7 +539,7 @@ mod tests {
         leg.steer(flowing(&[Some(1), Some(9_990)]));
         assert_eq!(leg.awaited(), Some(1));
         assert!(leg.receives(0) && leg.heeds(1), "it goes on until the other begins");
-        leg.enter(1, &packet(0, 0, 0), None, None, 90_000);
+        leg.enter(1, &packet(0, 0, 0), &AUDIO, None, 90_000);
         leg.steer(flowing(&[Some(9_990), Some(9_990)]));
         assert_eq!(leg.awaited(), Some(0));
         leg.steer(flowing(&[Some(1), Some(1)]));
@@ -387,10 +549,10 @@ mod tests {
     #[test]
     fn who_wants_one_encoding_only_gets_nothing_instead() {
         let mut leg = leg(0);
-        leg.selection = Selection::Only(2);
+        leg.selection.wish = Wish::Only(2);
         leg.steer(flowing(&[Some(9_990), Some(9_990), None]));
         assert!(!leg.heeds(0) && !leg.heeds(1) && leg.heeds(2));
-        leg.enter(2, &packet(0, 0, 0), None, None, 90_000);
+        leg.enter(2, &packet(0, 0, 0), &AUDIO, None, 90_000);
         leg.steer(flowing(&[Some(9_990), Some(9_990), Some(1)]));
         assert_eq!((leg.awaited(), leg.receives(2)), (None, true), "it may go on whenever it likes");
     }
@@ -414,7 +576,7 @@ mod tests {
                 let packet = packet(index, index as u32 * 3_000, now as u64);
                 let switches = begins && late == 0 && !leg.receives(encoding);
                 if switches {
-                    leg.enter(encoding, &packet, None, None, 90_000);
+                    leg.enter(encoding, &packet, &AUDIO, None, 90_000);
                 }
                 if !leg.receives(encoding) {
                     continue;
@@ -422,7 +584,7 @@ mod tests {
                 if let Some((out, timestamp)) = send(&mut leg, &packet) {
                     prop_assert!(given.insert(out), "{} twice", out);
                     prop_assert!(!switches || last_timestamp.is_none_or(|last: u32| (timestamp.wrapping_sub(last) as i32) > 0));
-                    last_timestamp = leg.timing.last.map(|(last, _)| last);
+                    last_timestamp = leg.timing.has_begun().then_some(leg.timing.last);
                 }
             }
         }

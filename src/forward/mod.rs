@@ -7,13 +7,16 @@
 //! bandwidth estimate, [`receive`] keeps the statistics and asks for what is missing, and [`keyframe`]
 //! asks for a fresh start when asking for packets is of no use.
 //!
-//! The send side: [`rewrite`] builds headers, [`leg`] numbers packets for one subscriber with [`select`] and
-//! [`picture`] to help it, and [`coalesce`] puts what goes to one subscriber in the order that costs least.
+//! The send side: [`glance`] says once what a packet is, [`rewrite`] builds headers, [`leg`] numbers packets for one
+//! subscriber with [`select`], [`layers`] and [`picture`] to help it, and [`coalesce`] puts what goes to one
+//! subscriber in the order that costs least. Beside it, a few times a second, [`allocate`] shares a subscriber's
+//! bandwidth among its videos by what [`rates`] has measured.
 
 pub mod allocate;
 pub mod coalesce;
 pub mod estimate;
 pub mod gaps;
+pub mod glance;
 pub mod keyframe;
 pub mod layers;
 pub mod leg;

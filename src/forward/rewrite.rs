@@ -5,6 +5,7 @@
 
 use crate::forward::track_ring::Packet;
 use crate::id::Mid;
+use crate::rtp::dependency;
 use crate::rtp::extension::{Extension, ExtensionMap};
 use crate::rtp::header::Header;
 use crate::rtp::template::HeaderTemplate;
@@ -75,6 +76,12 @@ impl Shape {
     ) -> Option<HeaderTemplate> {
         let rtx = self.codec(packet.payload_type)?.rtx?;
         Some(self.build(packet.marker, rtx, stored, publisher))
+    }
+
+    /// Where the frame number of the dependency descriptor is in a header that was built for this shape.
+    pub fn frame_number_at(&self, header: &HeaderTemplate) -> Option<usize> {
+        let id = self.extensions.id(Extension::DependencyDescriptor)?;
+        Some(header.offset_of(id)? + dependency::NUMBER_AT)
     }
 
     fn build(

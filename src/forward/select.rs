@@ -1,8 +1,8 @@
 //! Which encoding of a simulcast a subscriber gets.
 //!
 //! Encodings of a track are numbered best first, so a choice is a matter of small numbers. Switching itself,
-//! on a key frame and without a seam, is the [`leg`](crate::forward::leg)'s. Deliberately absent is the
-//! bandwidth of the subscriber: nothing here leaves an encoding that flows for one that needs less.
+//! on a key frame and without a seam, is the [`leg`](crate::forward::leg)'s, and how far bandwidth makes it step
+//! down is decided by [`allocate`](crate::forward::allocate).
 
 use crate::forward::receive::SenderClock;
 use crate::time::Time;
@@ -13,7 +13,14 @@ pub const SILENCE_MS: u64 = 1_000;
 
 /// What a subscriber wants of a track's encodings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Selection {
+pub struct Selection {
+    pub wish: Wish,
+    /// It takes a lesser encoding than it wishes where its bandwidth is short.
+    pub steps_down: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wish {
     /// The best that flows.
     #[default]
     Best,
@@ -39,12 +46,13 @@ impl Flowing {
         self.0.checked_shr(encoding.into()).is_some_and(|set| set & 1 != 0)
     }
 
-    fn first_from(self, encoding: u8) -> Option<u8> {
+    /// The best from this one on.
+    pub fn first_from(self, encoding: u8) -> Option<u8> {
         (encoding..u32::BITS as u8).find(|&encoding| self.contains(encoding))
     }
 }
 
-impl Selection {
+impl Wish {
     /// The encoding to be on; `None` means to stay, because nothing that would do flows.
     pub fn choose(self, flowing: Flowing) -> Option<u8> {
         match self {
@@ -77,21 +85,20 @@ mod tests {
 
     #[test]
     fn without_a_wish_the_best_that_flows_is_chosen() {
-        assert_eq!(Selection::Best.choose(flowing(&[1, 2])), Some(1));
-        assert_eq!(Selection::Best.choose(flowing(&[0, 1, 2])), Some(0));
-        assert_eq!(Selection::Best.choose(flowing(&[])), None);
+        assert_eq!(Wish::Best.choose(flowing(&[1, 2])), Some(1));
+        assert_eq!(Wish::Best.choose(flowing(&[0, 1, 2])), Some(0));
+        assert_eq!(Wish::Best.choose(flowing(&[])), None);
     }
 
     #[test]
     fn the_only_one_wanted_is_never_left() {
-        assert_eq!(Selection::Only(1).choose(flowing(&[0, 2])), Some(1));
-        assert_eq!(Selection::Only(7).choose(flowing(&[0])), Some(7), "an encoding that does not exist");
+        assert_eq!(Wish::Only(1).choose(flowing(&[0, 2])), Some(1));
+        assert_eq!(Wish::Only(7).choose(flowing(&[0])), Some(7), "an encoding that does not exist");
     }
 
     #[test]
     fn a_preferred_one_gives_way_to_the_next_and_at_last_to_a_better_one() {
-        let choices =
-            [&[0, 1, 2][..], &[0, 2], &[0], &[]].map(|set| Selection::Prefer(1).choose(flowing(set)));
+        let choices = [&[0, 1, 2][..], &[0, 2], &[0], &[]].map(|set| Wish::Prefer(1).choose(flowing(set)));
         assert_eq!(choices, [Some(1), Some(2), Some(0), None]);
     }
 

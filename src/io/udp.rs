@@ -17,6 +17,7 @@
 use std::array;
 use std::io::{Error, ErrorKind, IoSliceMut};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
@@ -85,6 +86,12 @@ impl UdpIo {
     /// The bound address; unspecified if it was asked for, with the port that the kernel chose for port 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.wire.endpoint.local_addr()
+    }
+}
+
+impl AsFd for UdpIo {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wire.endpoint.as_fd()
     }
 }
 

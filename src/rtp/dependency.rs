@@ -37,8 +37,8 @@ pub struct Frame {
     pub brings_structure: bool,
 }
 
-/// Where the frame number is in a descriptor.
-pub const NUMBER_AT: std::ops::Range<usize> = 1..3;
+/// Where in a descriptor the two bytes of the frame number begin.
+pub const NUMBER_AT: usize = 1;
 
 /// The frames that a frame is predicted from, as differences of frame numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -125,6 +125,21 @@ impl Structure {
     /// `None`, and nothing is taken over, if the descriptor breaks off or names a template that is not known:
     /// its sequence's first packet is missing.
     pub fn read(&mut self, descriptor: &[u8]) -> Option<Frame> {
+        let (frame, brought, active) = self.parse_frame(descriptor)?;
+        if let Some(brought) = brought {
+            *self = brought;
+        }
+        self.active = active;
+        Some(frame)
+    }
+
+    /// Reads a descriptor again, of a packet that is sent once more, and takes nothing over.
+    pub fn peek(&self, descriptor: &[u8]) -> Option<Frame> {
+        self.parse_frame(descriptor).map(|(frame, ..)| frame)
+    }
+
+    /// The frame, the structure that came with it, and the active decode targets from then on.
+    fn parse_frame(&self, descriptor: &[u8]) -> Option<(Frame, Option<Self>, u32)> {
         let (&[flags, high, low], rest) = descriptor.split_first_chunk()?;
         let mut bits = Bits::new(rest);
         let extended = if rest.is_empty() { Extended::default() } else { Extended::read(&mut bits)? };
@@ -153,11 +168,7 @@ impl Structure {
             references,
             brings_structure,
         };
-        if let Some(brought) = brought {
-            *self = brought;
-        }
-        self.active = active;
-        Some(frame)
+        Some((frame, brought, active))
     }
 
     /// The operating points whose frames are being produced.

@@ -104,6 +104,20 @@ impl HeaderTemplate {
     }
 }
 
+/// Sets the marker bit.
+pub fn mark(header: &mut [u8]) {
+    if let Some(marker_and_type) = header.get_mut(1) {
+        *marker_and_type |= 0x80;
+    }
+}
+
+/// Puts a value of two bytes at a place in an element.
+pub fn put_u16(header: &mut [u8], at: usize, value: u16) {
+    if let Some(place) = header.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *place = value.to_be_bytes();
+    }
+}
+
 /// Writes the three fields that differ per subscriber into a copy of a template.
 pub fn patch(header: &mut [u8], sequence: u16, timestamp: u32, ssrc: u32) {
     debug_assert!(header.len() >= FIXED_LEN, "a template is a whole header");

@@ -1,10 +1,10 @@
 //! Offer/answer for one API session: what m-lines exist, which way media flows on each, and under which
 //! payload types and header extension ids.
 //!
-//! Fanline is the simplest peer RFC 9429 (JSEP) allows: one transport (BUNDLE, rtcp-mux), ICE-lite, no
-//! trickle, no transcoding. What is left is bookkeeping, and it is ours because the API promises things no
-//! general stack gives: mids counted in request order, closed m-lines used again, the publisher's payload
-//! types and format parameters passed on.
+//! Fanline is the simplest peer RFC 9429 (JSEP) allows: one transport (BUNDLE, rtcp-mux), ICE-lite towards
+//! clients, no trickle, no transcoding. What is left is bookkeeping, and it is ours because the API promises
+//! things no general stack gives: mids counted in request order, closed m-lines used again, the publisher's
+//! payload types and format parameters passed on.
 //!
 //! Reading order: [`Remote`] (`parse`) is what the client said; [`Negotiation`] (`session`) is the memory of
 //! one session and its verbs: `answer`, `offer`, `apply_answer`, `abandon_offer`, `close`; `line` is what

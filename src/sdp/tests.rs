@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod codecs;
 mod properties;
 
 const CHROMIUM: &str = include_str!("fixtures/chromium-publish.sdp");
@@ -509,4 +510,31 @@ fn a_line_closed_while_its_offer_is_out_is_rejected_by_the_next() {
 fn a_session_has_a_last_m_line() {
     let sends = vec![audio_of(GSTREAMER); LINES_MAX + 1];
     assert_eq!(session().offer(sends, false), Err(SdpError::TooManyLines(LINES_MAX + 1)));
+}
+
+#[test]
+fn an_offer_to_receive_lists_all_codecs_and_both_directions() {
+    let ssrcs = (1, 2);
+    let undecided = Send::undecided(MediaKind::Audio, ssrcs, "session".to_owned(), "voice".to_owned());
+    let mut session = session();
+    let wanted = vec![NewLine::SendReceive(undecided), NewLine::Receive(MediaKind::Video)];
+    let (text, mids) = session.offer_lines(wanted, false).unwrap();
+    assert_eq!(mids.len(), 2);
+    insta::assert_snapshot!("offer_to_receive", text.replace("\r\n", "\n"));
+}
+
+#[test]
+fn a_bidirectional_line_carries_what_comes_and_what_is_decided_later() {
+    let mut client = session();
+    let undecided = Send::undecided(MediaKind::Video, (1, 2), "session".to_owned(), "camera".to_owned());
+    let (text, mids) = client.offer_lines(vec![NewLine::SendReceive(undecided)], false).unwrap();
+    client.apply_answer(&answer(&answer_to(&text))).unwrap();
+    let line = client.line(mids[0]).unwrap();
+    assert!(line.is_bidirectional() && line.receive.is_some() && line.send.is_some());
+    let track = tracks_of(CHROMIUM).into_iter().find(|track| track.kind == MediaKind::Video).unwrap();
+    let sending = client.redirect(mids[0], MediaKind::Video, &track.codecs).unwrap();
+    assert_eq!((sending.ssrc, sending.rtx_ssrc), (1, Some(2)));
+    let published: Vec<_> = sending.codecs.iter().map(|codec| codec.publisher_pt).collect();
+    assert_eq!(published[0], track.codecs[0].pt, "the publisher's first choice can be carried");
+    assert_eq!(client.redirect(mids[0], MediaKind::Audio, &audio_of(FIREFOX).codecs), None);
 }

@@ -5,7 +5,7 @@
 
 use crate::forward::rewrite::SendCodec;
 use crate::forward::select::Selection;
-use crate::forward::track_ring::Packet;
+use crate::forward::speech::Loudness;
 use crate::id::{LegId, MediaKind, Mid, Rid, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
 use crate::rtp::codec::VideoCodec;
@@ -102,6 +102,8 @@ pub enum Event {
     TrackActive(TrackKey),
     /// No packet of a track for the media timeout.
     TrackSilent(TrackKey),
+    /// How loud a track is: when speaking begins or ends, and else once a second if it has changed.
+    Loudness(TrackKey, Loudness),
     /// Once a second, by value.
     Snapshot(Box<ShardSnapshot>),
 }
@@ -125,11 +127,6 @@ impl TrackConfig {
     /// The codec of a publisher's payload type, if it is one whose payload we can read.
     pub fn codec(&self, payload_type: u8) -> Option<VideoCodec> {
         self.codecs.iter().find(|(number, _)| *number == payload_type).map(|(_, codec)| *codec)
-    }
-
-    /// Whether a decoder can begin with this packet: of audio, and of video that we cannot read, with any.
-    pub fn starts_key_frame(&self, packet: &Packet, payload: &[u8]) -> bool {
-        self.codec(packet.payload_type).is_none_or(|codec| codec.starts_key_frame(payload))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::forward::track_ring::{NotStored, PACKET_BYTES_MAX, Packet};
 use crate::id::{LegId, MediaKind, SessionSlot, TrackKey};
 use crate::io::{Datagram, Path};
 use crate::rtp::demux::{DatagramKind, classify, is_rtcp};
+use crate::rtp::extension::AudioLevel;
 use crate::rtp::header::Header;
 use crate::rtp::rtcp::{self, ReportBlock};
 use crate::rtp::srtp::RtpReplay;
@@ -79,7 +80,8 @@ impl Core {
             None => (session.route(&header, bytes)?, RtpReplay::new().estimate(header.sequence), true),
         };
         let transport_sequence = session.transport_sequence(&header, bytes);
-        let arrival = Arrival { slot, header, route, index, is_new, transport_sequence, now };
+        let audio_level = session.audio_level(&header, bytes);
+        let arrival = Arrival { slot, header, route, index, is_new, transport_sequence, audio_level, now };
         if route.rtx { self.retransmission(&arrival, bytes) } else { self.media(&arrival, bytes) }
     }
 
@@ -146,7 +148,7 @@ impl Core {
 
     /// A packet is in its ring: forward it in this turn, here and on other shards.
     fn stored(&mut self, key: TrackKey, arrival: &Arrival, index: u64) -> Result<(), DropReason> {
-        self.note_activity(arrival.slot, key, arrival.now);
+        self.note_activity(arrival, key);
         let track = self.tracks.get_mut(key).ok_or(DropReason::TrackGone)?;
         let encoding = arrival.route.encoding as u8;
         if track.mark_fresh(encoding, index) {
@@ -159,16 +161,22 @@ impl Core {
         Ok(())
     }
 
-    /// Tells control of a track's first packet, and of the first after a silence.
-    fn note_activity(&mut self, slot: SessionSlot, track: TrackKey, now: Time) {
-        let Some(session) = self.sessions.get_mut(slot) else { return };
+    /// Tells control of a track's first packet, of the first after a silence, and of who begins or ends to speak.
+    fn note_activity(&mut self, arrival: &Arrival, track: TrackKey) {
+        let Some(session) = self.sessions.get_mut(arrival.slot) else { return };
         let Some(publication) = session.publications.iter_mut().find(|p| p.config.track == track) else {
             return;
         };
-        publication.last_packet = now;
-        if publication.activity != Activity::Active {
-            publication.activity = Activity::Active;
+        publication.last_packet = arrival.now;
+        let was_active = std::mem::replace(&mut publication.activity, Activity::Active) == Activity::Active;
+        let level = arrival.audio_level.filter(|_| publication.config.kind == MediaKind::Audio);
+        let turns = level.is_some_and(|level| publication.speech.note(level, arrival.now));
+        let loudness = if turns { publication.take_loudness() } else { None };
+        if !was_active {
             self.tell(Event::TrackActive(track));
+        }
+        if let Some(loudness) = loudness {
+            self.tell(Event::Loudness(track, loudness));
         }
     }
 
@@ -344,6 +352,8 @@ struct Arrival {
     is_new: bool,
     /// Its transport-wide sequence number, where that is wanted.
     transport_sequence: Option<u16>,
+    /// How loud it says it is.
+    audio_level: Option<AudioLevel>,
     now: Time,
 }
 

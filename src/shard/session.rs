@@ -6,10 +6,11 @@ use crate::drop_reason::DropReason;
 use crate::forward::keyframe::KeyframeRequests;
 use crate::forward::leg::Leg;
 use crate::forward::receive::StreamReceiver;
+use crate::forward::speech::{Loudness, Speech};
 use crate::forward::transport_cc::ArrivalRecorder;
 use crate::id::{LegId, MediaKind, Mid, Rid, SessionSlot, TrackKey};
 use crate::io::Path;
-use crate::rtp::extension::{Extension, ExtensionMap};
+use crate::rtp::extension::{AudioLevel, Extension, ExtensionMap};
 use crate::rtp::header::Header;
 use crate::rtp::srtp::{Opener, RtpReplay, Sealer};
 use crate::shard::command::{EncodingConfig, LegConfig, PublicationConfig, ReceiveCodec};
@@ -115,6 +116,9 @@ pub struct Publication {
     pub encodings: Vec<Encoding>,
     pub last_packet: Time,
     pub activity: Activity,
+    pub speech: Speech,
+    /// What control has been told of its speech.
+    loudness_told: Loudness,
 }
 
 /// What control has been told of a publication.
@@ -231,7 +235,20 @@ pub struct Route {
 impl Publication {
     pub fn new(config: PublicationConfig, now: Time) -> Self {
         let encodings = config.encodings.iter().map(|e| Encoding::new(e, &config.codecs)).collect();
-        Self { config, encodings, last_packet: now, activity: Activity::Waiting }
+        Self {
+            config,
+            encodings,
+            last_packet: now,
+            activity: Activity::Waiting,
+            speech: Speech::default(),
+            loudness_told: Loudness::SILENCE,
+        }
+    }
+
+    /// How loud it is, if control has been told otherwise. Counts as told.
+    pub fn take_loudness(&mut self) -> Option<Loudness> {
+        let loudness = self.speech.loudness();
+        (std::mem::replace(&mut self.loudness_told, loudness) != loudness).then_some(loudness)
     }
 
     /// The codec of a payload type, media or RTX.
@@ -378,6 +395,13 @@ impl Session {
         Some(u16::from_be_bytes(*value.first_chunk()?))
     }
 
+    /// The audio level of a packet, if the session negotiated such and it carries one.
+    pub fn audio_level(&self, header: &Header, packet: &[u8]) -> Option<AudioLevel> {
+        let wanted = self.extensions.id(Extension::AudioLevel)?;
+        let (_, value) = header.extensions(packet).find(|(id, _)| *id == wanted)?;
+        AudioLevel::parse(value)
+    }
+
     fn only_publication_of(&self, payload_type: u8) -> Option<usize> {
         let mut having =
             self.publications.iter().enumerate().filter(|(_, p)| p.codec(payload_type).is_some());
@@ -443,5 +467,9 @@ impl Sessions {
 
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
         self.cold.iter().flatten()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.cold.iter_mut().flatten()
     }
 }

@@ -4,6 +4,7 @@
 //! several tracks side by side, subscriber by subscriber (`egress/fan_out.rs`). What many legs share, the shape of
 //! the RTP header (payload types, extension ids, mid), is kept once and referred to by number.
 
+use crate::forward::glance::EncodingLayers;
 use crate::forward::leg::Leg;
 use crate::forward::receive::SenderClock;
 use crate::forward::rewrite::Shape;
@@ -26,6 +27,7 @@ pub struct EncodingRing {
     pub clock: Option<SenderClock>,
     /// When legs that wait for a key frame of it may ask again.
     pub ask_due: Time,
+    pub layers: EncodingLayers,
 }
 
 /// A track that this shard publishes, subscribes to, or both.
@@ -50,6 +52,7 @@ impl Track {
             fresh: Vec::with_capacity(FRESH_MAX),
             clock: None,
             ask_due: Time(0),
+            layers: EncodingLayers::default(),
         };
         let encodings = (0..config.encodings).map(encoding).collect();
         Self {
@@ -106,7 +109,7 @@ impl Track {
         }
         let flowing = self.flowing_at(now);
         if let Some(leg) = self.leg_mut(session, id) {
-            leg.selection = selection;
+            leg.select(selection);
             leg.steer(flowing);
         }
     }

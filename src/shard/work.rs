@@ -2,15 +2,15 @@
 
 use crate::drop_reason::DropReason;
 use crate::forward::track_ring::Packet;
-use crate::id::{SessionSlot, TrackKey};
+use crate::id::{MediaKind, SessionSlot, TrackKey};
 use crate::io::{IoCounters, Path};
 use crate::rtp::srtp::{Opener, Sealer};
-use crate::shard::Core;
 use crate::shard::command::{Command, Event, LegConfig, PublicationConfig};
 use crate::shard::neighbour::{Body, Record};
 use crate::shard::reports::REPORT_INTERVAL_MS;
 use crate::shard::session::{LegRef, Session};
 use crate::shard::track::Track;
+use crate::shard::{ControlLink, Core};
 use crate::time::Time;
 
 /// Commands that one turn carries out: a join storm must not delay media.
@@ -270,6 +270,20 @@ impl Core {
         self.counters.bytes_sent = io.sent_bytes;
         self.counters.sends = io.send_calls;
         self.tell(Event::Snapshot(Box::new(self.counters)));
+        self.tell_loudness(now);
+    }
+
+    /// Which tracks have become louder or quieter since control was last told.
+    fn tell_loudness(&mut self, now: Time) {
+        let ControlLink { events, .. } = &self.control;
+        let publications = self.sessions.iter_mut().flat_map(|session| &mut session.publications);
+        for publication in publications.filter(|p| p.config.kind == MediaKind::Audio) {
+            publication.speech.pass(now);
+            if let Some(loudness) = publication.take_loudness() {
+                // The snapshot before has had control's bell rung.
+                let _ = events.send(Event::Loudness(publication.config.track, loudness));
+            }
+        }
     }
 
     /// Makes what this turn wrote visible to others and wakes those that sleep: once per turn and thread.

@@ -120,7 +120,7 @@ class Server {
   }
 }
 
-async function freeTcpPort() {
+export async function freeTcpPort() {
   const listener = net.createServer().listen(0, "127.0.0.1");
   await once(listener, "listening");
   const { port } = listener.address();

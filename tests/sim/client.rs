@@ -13,7 +13,7 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::rtcp::Rtcp;
-use str0m::rtp::{RawPacket, RtpWrite};
+use str0m::rtp::{ExtensionValues, RawPacket, RtpWrite};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
 use crate::media::{Report, Shape, Sink, Source};
@@ -74,6 +74,14 @@ impl Client {
         let mids = shapes.iter().map(add).collect();
         let (offer, pending) = api.apply().expect("there is something to offer");
         (mids, offer.to_sdp_string(), pending)
+    }
+
+    /// An offer of one m-line to send and receive on.
+    pub fn offer_bidirectional(&mut self, kind: MediaKind) -> (Mid, String, SdpPendingOffer) {
+        let mut api = self.rtc.sdp_api();
+        let mid = api.add_media(kind, Direction::SendRecv, None, None, None);
+        let (offer, pending) = api.apply().expect("there is something to offer");
+        (mid, offer.to_sdp_string(), pending)
     }
 
     /// An offer to send one m-line of video in several encodings.
@@ -185,6 +193,7 @@ impl Client {
                 let at = self.clock.instant(packet.at);
                 let write = RtpWrite::new(source.pt, packet.sequence.into(), packet.timestamp, at, payload)
                     .marker(packet.ends_frame)
+                    .ext_vals(levels(source.level_dbov))
                     .nackable(source.shape.kind == MediaKind::Video);
                 let mut api = self.rtc.direct_api();
                 api.stream_tx_by_mid(source.mid, source.rid)
@@ -246,6 +255,12 @@ impl Client {
             _ => {}
         }
     }
+}
+
+/// What an audio packet tells of its loudness: str0m writes the level with the voice bit or not at all.
+fn levels(level_dbov: Option<i8>) -> ExtensionValues {
+    let voice_activity = level_dbov.map(|_| false);
+    ExtensionValues { audio_level: level_dbov, voice_activity, ..ExtensionValues::default() }
 }
 
 /// A full ICE peer that takes Opus and VP8 and hands RTP through.

@@ -21,5 +21,6 @@ mod meeting;
 mod moving;
 mod numbering;
 mod simulcast;
+mod speech;
 mod time;
 mod world;

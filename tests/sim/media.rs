@@ -117,6 +117,8 @@ pub struct Source {
     /// When it began to talk.
     pub began: Option<Time>,
     pub muted: bool,
+    /// In dBov, told with each packet.
+    pub level_dbov: Option<i8>,
     /// Packets said so far.
     pub said: u64,
     pub frames: u32,
@@ -144,6 +146,7 @@ impl Source {
             shape,
             began: None,
             muted: false,
+            level_dbov: None,
             said: 0,
             frames: 0,
             key_frame_due: true,

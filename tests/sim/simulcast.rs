@@ -134,3 +134,23 @@ fn another_source_goes_on_under_the_same_numbers() {
         assert_seamless(&world, cleo, mid);
     });
 }
+
+#[test]
+fn a_track_that_follows_one_that_ended_goes_on_under_the_same_numbers() {
+    for_each_seed(&[1, 2, 3], |seed| {
+        let mut world = World::new(seed, 2);
+        let [ann, bob, cleo] = [world.join(), world.join(), world.join()];
+        let narrow = Shape { payload_bytes: 500, first_sequence: 5, first_timestamp: 77, ..CAMERA };
+        let mid = world.publish_bidirectional(ann, "own", CAMERA);
+        let ended = world.publish(bob, &[("camera", CAMERA)]);
+        world.publish(cleo, &[("camera", narrow)]);
+        world.pull_onto(ann, "own", (bob, "camera"));
+        world.run_ms(1_000);
+        world.close(bob, &ended);
+        world.run_ms(300);
+        world.pull_onto(ann, "own", (cleo, "camera"));
+        world.run_ms(1_500);
+        assert_eq!(seen(&world, ann, mid), ["f", "h"]);
+        assert_seamless(&world, ann, mid);
+    });
+}

@@ -290,6 +290,51 @@ impl World {
         });
     }
 
+    /// Publishes a track on an m-line that can carry another back, and waits until the client is connected.
+    pub fn publish_bidirectional(&mut self, who: Who, name: &str, shape: Shape) -> Mid {
+        let (mid, offer, pending) = self.client(who).offer_bidirectional(shape.kind);
+        let track = TrackObject {
+            location: Location::Local,
+            mid: Some(mid.to_string()),
+            track_name: Some(name.to_owned()),
+            session_id: None,
+            kind: None,
+            bidirectional_media_stream: Some(true),
+            simulcast: None,
+        };
+        let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
+        let body = TracksRequest {
+            session_description: Some(description),
+            tracks: vec![track],
+            auto_discover: false,
+        };
+        let response = self.tracks(who, body).unwrap();
+        assert_sound(&response.tracks);
+        let answer = response.session_description.expect("a push is answered").sdp;
+        let client = self.client(who);
+        client.accept_answer(pending, &answer);
+        client.start(name, mid, shape);
+        self.until(5_000, "the publisher connects", |world| world.client(who).connected);
+        mid
+    }
+
+    /// Pulls a track onto the m-line of `who` that carries the track `onto`; nothing is negotiated.
+    pub fn pull_onto(&mut self, who: Who, onto: &str, (publisher, name): (Who, &str)) {
+        let track = TrackObject {
+            location: Location::Remote,
+            mid: Some(format!("#{onto}")),
+            track_name: Some(name.to_owned()),
+            session_id: Some(self.clients[publisher.0].session.clone()),
+            kind: None,
+            bidirectional_media_stream: None,
+            simulcast: None,
+        };
+        let response = self.tracks(who, TracksRequest { tracks: vec![track], ..TracksRequest::default() });
+        let response = response.unwrap();
+        assert_sound(&response.tracks);
+        assert_eq!(response.session_description, None);
+    }
+
     /// `tracks/update` of what `who` pulls on `mid`, or of the track by its name.
     pub fn update(
         &mut self,

@@ -19,8 +19,9 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
 use crate::control::request::{
-    AppId, ErrorCode, Location, NewSession, NewSessionResponse, RenegotiateRequest, RenegotiateResponse,
-    Request, RequestError, SdpType, SessionDescription, SessionState, Status, TrackState,
+    AppId, AudioLevelState, ErrorCode, Location, NewSession, NewSessionResponse, RenegotiateRequest,
+    RenegotiateResponse, Request, RequestError, SdpType, SessionDescription, SessionState, Status,
+    TrackState,
 };
 use crate::control::session::{self, LegState, Remotes, Session};
 use crate::control::transport::{Ice, Transport};
@@ -148,12 +149,14 @@ impl Control {
     fn get_session(&self, app: &AppId, id: SessionId) -> Result<SessionState, RequestError> {
         let state = self.state.borrow();
         let session = state.session(app, id)?;
+        let audio_level = |track| state.tracks.get(track)?.loudness.map(AudioLevelState::from);
         let published = session.published.iter().map(|published| TrackState {
             location: Location::Local,
             mid: published.mid.to_string(),
             track_name: published.name.clone(),
             session_id: None,
             status: status(published.track.is_some()),
+            audio_level: published.track.and_then(audio_level),
         });
         let pulled = session.pulled.iter().map(|pulled| TrackState {
             location: Location::Remote,
@@ -161,6 +164,7 @@ impl Control {
             track_name: pulled.name.clone(),
             session_id: Some(pulled.session.to_string()),
             status: status(matches!(pulled.leg, LegState::Flowing(_))),
+            audio_level: audio_level(pulled.track),
         });
         let channels = state.channels.list(id).into_iter().map(datachannels::channel_state);
         Ok(SessionState { tracks: published.chain(pulled).collect(), data_channels: channels.collect() })

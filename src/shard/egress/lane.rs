@@ -3,15 +3,16 @@
 use std::ops::Range;
 
 use crate::drop_reason::{DropCounts, DropReason};
-use crate::forward::leg::Leg;
+use crate::forward::glance::Glance;
+use crate::forward::leg::{Leg, NotNumbered};
 use crate::forward::rewrite::Shape;
 use crate::forward::select::timestamp_shift;
 use crate::forward::track_ring::Packet;
 use crate::id::TrackKey;
-use crate::rtp::codec::vp8;
+use crate::rtp::layer::Points;
 use crate::rtp::template::HeaderTemplate;
 use crate::shard::command::TrackConfig;
-use crate::shard::egress::outgoing::{payload_of, picture_of};
+use crate::shard::egress::outgoing::{descriptor_of, payload_of};
 use crate::shard::egress::plan::{Plan, Planned};
 use crate::shard::track::{EncodingRing, Track};
 
@@ -31,6 +32,8 @@ struct Batch {
     packets: Range<usize>,
     /// Where the headers of shape 0 begin; those of the next shape follow.
     headers: usize,
+    /// The operating points that the encoding has frames for.
+    offered: Points,
 }
 
 /// A fresh packet.
@@ -39,9 +42,7 @@ pub struct Fresh {
     pub encoding: u8,
     /// Where in its ring the payload is.
     pub payload: Range<usize>,
-    pub picture: Option<vp8::Descriptor>,
-    /// A decoder can begin here.
-    is_beginning: bool,
+    pub glance: Glance,
 }
 
 /// The lanes of a turn and what belongs to them, kept between turns for their memory.
@@ -70,19 +71,20 @@ impl Lanes {
         self.all.push(Lane { track: config.key, next: 0, awaited: 0, batches });
     }
 
-    fn add_batch(&mut self, number: u8, encoding: &EncodingRing, shapes: &[Shape], track: &TrackConfig) {
+    fn add_batch(&mut self, number: u8, encoding: &mut EncodingRing, shapes: &[Shape], track: &TrackConfig) {
         let first = self.packets.len();
-        for &index in &encoding.fresh {
-            let Some((packet, range)) = encoding.ring.locate(index) else { continue };
-            let payload = payload_of(&packet, encoding.ring.bytes(range.clone()));
-            self.packets.push(Fresh {
-                packet,
-                encoding: number,
-                payload: range.end - payload.len()..range.end,
-                picture: picture_of(track, &packet, payload),
-                is_beginning: track.starts_key_frame(&packet, payload),
-            });
+        let EncodingRing { ring, layers, fresh, .. } = encoding;
+        for &index in fresh.iter() {
+            let Some((packet, range)) = ring.locate(index) else { continue };
+            let stored = ring.bytes(range.clone());
+            let payload = payload_of(&packet, stored);
+            let codec = track.codec(packet.payload_type);
+            let glance = layers.look(codec, descriptor_of(track, stored), payload);
+            layers.count(&glance, stored.len(), packet.arrived);
+            let payload = range.end - payload.len()..range.end;
+            self.packets.push(Fresh { packet, encoding: number, payload, glance });
         }
+        let offered = layers.offered();
         let packets = first..self.packets.len();
         let headers = self.headers.len();
         for shape in shapes {
@@ -92,7 +94,7 @@ impl Lanes {
                 shape.header(&packet, stored, &track.extensions)
             }));
         }
-        self.batches.push(Batch { encoding: number, packets, headers });
+        self.batches.push(Batch { encoding: number, packets, headers, offered });
     }
 
     pub fn clear(&mut self) {
@@ -124,7 +126,9 @@ impl Lanes {
             if leg.heeds(batch.encoding) {
                 self.plan_batch(at, batch, leg, track, plan);
             }
-            if leg.awaited() == Some(batch.encoding) {
+            let waits = leg.awaited() == Some(batch.encoding)
+                || leg.receives(batch.encoding) && leg.needs_key_frame();
+            if waits {
                 awaited |= 1 << batch.encoding;
             }
         }
@@ -135,7 +139,7 @@ impl Lanes {
         let first = batch.headers + usize::from(leg.shape) * batch.packets.len();
         let headers = first..first + batch.packets.len();
         for (packet, header) in batch.packets.clone().zip(headers) {
-            match self.number(packet, header, leg, track) {
+            match self.number((packet, header), leg, batch.offered, track) {
                 Ok(numbered) => plan.push(Planned { lane, ..numbered }),
                 Err(reason) => plan.drops.count(reason),
             }
@@ -144,34 +148,35 @@ impl Lanes {
 
     fn number(
         &self,
-        at: usize,
-        header: usize,
+        (at, header): (usize, usize),
         leg: &mut Leg,
+        offered: Points,
         track: &TrackView<'_>,
     ) -> Result<Planned, DropReason> {
         let template = self.header(header).ok_or(DropReason::CodecNotNegotiated)?;
         let fresh = self.packet(at).ok_or(DropReason::TrackGone)?;
-        if leg.awaited() == Some(fresh.encoding) && fresh.is_beginning {
+        if leg.awaited() == Some(fresh.encoding) && fresh.glance.is_beginning {
             track.let_in(leg, fresh);
         }
         if !leg.receives(fresh.encoding) {
             return Err(DropReason::BeforeJoin);
         }
-        let index = leg.outgoing(fresh.packet.index).ok_or(DropReason::BeforeJoin)?;
-        if let Some(picture) = &fresh.picture {
-            leg.pictures.note(picture);
-        }
-        let timestamp = leg.timestamp(&fresh.packet);
-        leg.count_sent(fresh.payload.len());
+        let numbered = leg.number(&fresh.packet, &fresh.glance, offered).map_err(|why| match why {
+            NotNumbered::TooEarly => DropReason::BeforeJoin,
+            NotNumbered::LeftOut => DropReason::LayerLeftOut,
+        })?;
+        let payload_len = if numbered.is_empty { 0 } else { fresh.payload.len() };
+        leg.count_sent(payload_len);
+        let shape =
+            track.shapes.get(usize::from(leg.shape)).filter(|_| numbered.counters.frame_number.is_some());
         Ok(Planned {
             lane: 0,
             packet: at,
             header,
-            len: template.as_bytes().len() + fresh.payload.len(),
+            len: template.as_bytes().len() + payload_len,
             ssrc: leg.ssrc,
-            index,
-            timestamp,
-            pictures: leg.pictures,
+            numbered,
+            frame_number_at: shape.and_then(|shape| shape.frame_number_at(template)),
         })
     }
 
@@ -197,6 +202,6 @@ impl TrackView<'_> {
         let clock = |number: u8| self.encodings.get(usize::from(number))?.clock;
         let clocks = leg.previous().and_then(clock).zip(clock(fresh.encoding));
         let shift = clocks.map(|(from, to)| timestamp_shift(&from, &to, clock_rate));
-        leg.enter(fresh.encoding, &fresh.packet, fresh.picture.as_ref(), shift, clock_rate);
+        leg.enter(fresh.encoding, &fresh.packet, &fresh.glance, shift, clock_rate);
     }
 }

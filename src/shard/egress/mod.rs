@@ -22,7 +22,7 @@ use crate::drop_reason::DropReason;
 use crate::forward::keyframe;
 use crate::id::TrackKey;
 use crate::io::Io;
-use crate::shard::egress::outgoing::{Outgoing, payload_of, picture_of};
+use crate::shard::egress::outgoing::{Outgoing, descriptor_of, payload_of};
 use crate::shard::{Core, Retransmit, punt};
 use crate::time::Time;
 
@@ -99,14 +99,16 @@ impl Core {
         let ssrc = leg.rtx_ssrc.ok_or(DropReason::NackWithoutRtx)?;
         let track_index = leg.track_index(wanted.sequence).ok_or(DropReason::NackTooLate)?;
         let index = leg.next_rtx();
+        let leg = track.leg(wanted.session, wanted.leg).ok_or(DropReason::TrackGone)?;
         let (number, shape) = (usize::from(leg.encoding()), usize::from(leg.shape));
-        let (offset, pictures) = (leg.timestamp_offset(), leg.pictures);
         let encoding = track.encodings.get(number).ok_or(DropReason::TrackGone)?;
         let (packet, stored) = encoding.ring.get(track_index).ok_or(DropReason::NackTooLate)?;
         let shape = track.shapes.get(shape).ok_or(DropReason::TrackGone)?;
         let header = shape.rtx_header(&packet, stored, &track.config.extensions);
         let header = header.ok_or(DropReason::NackWithoutRtx)?;
         let payload = payload_of(&packet, stored);
+        let codec = track.config.codec(packet.payload_type);
+        let glance = encoding.layers.look_again(codec, descriptor_of(&track.config, stored), payload);
         let outlet = self.sessions.outlet_mut(wanted.session).ok_or(DropReason::SubscriberNotReady)?;
         let (path, sealer) = outlet.ready()?;
         let original = wanted.sequence.to_be_bytes();
@@ -116,8 +118,10 @@ impl Core {
             padding: 0,
             ssrc,
             index,
-            timestamp: packet.timestamp.wrapping_add(offset),
-            picture: picture_of(&track.config, &packet, payload).map(|picture| (picture, pictures)),
+            timestamp: packet.timestamp.wrapping_add(leg.timestamp_offset()),
+            picture: glance.picture,
+            counters: leg.counters(&glance),
+            frame_number_at: shape.frame_number_at(&header),
         };
         out.send(&path, sealer, io)
     }

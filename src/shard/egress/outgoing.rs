@@ -1,10 +1,12 @@
 //! One packet as it leaves for one subscriber: written into transmit memory and sealed there.
 
 use crate::drop_reason::DropReason;
-use crate::forward::picture::PictureNumbering;
+use crate::forward::leg::Counters;
 use crate::forward::track_ring::Packet;
 use crate::io::{Io, Path};
-use crate::rtp::codec::{VideoCodec, vp8};
+use crate::rtp::codec::vp8;
+use crate::rtp::extension::Extension;
+use crate::rtp::header::Header;
 use crate::rtp::srtp::Sealer;
 use crate::rtp::template;
 use crate::shard::command::TrackConfig;
@@ -21,8 +23,11 @@ pub struct Outgoing<'a> {
     /// Extended sequence number: rollover counter and sequence.
     pub index: u64,
     pub timestamp: u32,
-    /// The counters in the payload, and how they are numbered for this subscriber.
-    pub picture: Option<(vp8::Descriptor, PictureNumbering)>,
+    /// Where in the payload its counters are.
+    pub picture: Option<vp8::Descriptor>,
+    pub counters: Counters,
+    /// Where in the header the frame number is, if that is one of the counters.
+    pub frame_number_at: Option<usize>,
 }
 
 impl Outgoing<'_> {
@@ -39,8 +44,14 @@ impl Outgoing<'_> {
         one.copy_from_slice(first);
         let (two, rest) = rest.split_at_mut(second.len());
         two.copy_from_slice(second);
-        if let Some((picture, numbering)) = &self.picture {
-            numbering.rewrite(picture, two);
+        if let (Some(picture), Some(counters)) = (&self.picture, &self.counters.picture) {
+            counters.write(picture, two);
+        }
+        if self.counters.ends_picture {
+            template::mark(head);
+        }
+        if let (Some(at), Some(number)) = (self.frame_number_at, self.counters.frame_number) {
+            template::put_u16(head, at, number);
         }
         if self.padding > 0 {
             template::pad(head, rest, self.padding);
@@ -56,8 +67,9 @@ pub fn payload_of<'a>(packet: &Packet, stored: &'a [u8]) -> &'a [u8] {
     stored.get(usize::from(packet.header_len)..).unwrap_or(&[])
 }
 
-/// The picture counters in a payload that carries some.
-pub fn picture_of(track: &TrackConfig, packet: &Packet, payload: &[u8]) -> Option<vp8::Descriptor> {
-    let codec = track.codec(packet.payload_type)?;
-    if codec == VideoCodec::Vp8 { vp8::Descriptor::parse(payload) } else { None }
+/// The dependency descriptor in a stored packet of the track, if it has one.
+pub fn descriptor_of<'a>(track: &TrackConfig, stored: &'a [u8]) -> Option<&'a [u8]> {
+    let wanted = track.extensions.id(Extension::DependencyDescriptor)?;
+    let mut elements = Header::parse(stored).ok()?.extensions(stored);
+    elements.find(|(id, _)| *id == wanted).map(|(_, value)| value)
 }

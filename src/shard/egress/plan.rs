@@ -2,7 +2,7 @@
 
 use crate::drop_reason::{DropCounts, DropReason};
 use crate::forward::coalesce::{Coalescer, Coalescing, Item, Placed};
-use crate::forward::picture::PictureNumbering;
+use crate::forward::leg::Numbered;
 use crate::io::{Io, Path};
 use crate::rtp::srtp::Sealer;
 use crate::shard::egress::lane::Lanes;
@@ -18,10 +18,9 @@ pub struct Planned {
     /// Bytes of header and payload.
     pub len: usize,
     pub ssrc: u32,
-    /// Extended sequence number: rollover counter and sequence.
-    pub index: u64,
-    pub timestamp: u32,
-    pub pictures: PictureNumbering,
+    pub numbered: Numbered,
+    /// Where in the header the frame number is, if it is another than the publisher's.
+    pub frame_number_at: Option<usize>,
 }
 
 /// The packets for one subscriber. Kept between subscribers for its memory.
@@ -103,14 +102,18 @@ impl Planned {
         let fresh = lanes.packet(self.packet).ok_or(DropReason::TrackGone)?;
         let track = tracks.get(lane.track).ok_or(DropReason::TrackGone)?;
         let encoding = track.encodings.get(usize::from(fresh.encoding)).ok_or(DropReason::TrackGone)?;
+        let Numbered { index, timestamp, is_empty, counters } = self.numbered;
+        let payload = if is_empty { &[] } else { encoding.ring.bytes(fresh.payload.clone()) };
         let out = Outgoing {
             header: header.as_bytes(),
-            payload: [&[], encoding.ring.bytes(fresh.payload.clone())],
+            payload: [&[], payload],
             padding,
             ssrc: self.ssrc,
-            index: self.index,
-            timestamp: self.timestamp,
-            picture: fresh.picture.map(|picture| (picture, self.pictures)),
+            index,
+            timestamp,
+            picture: fresh.glance.picture,
+            counters,
+            frame_number_at: self.frame_number_at,
         };
         out.send(path, sealer, io)
     }
