@@ -160,7 +160,8 @@ fn by_libsrtp(library: &'static Library, profile: Profile) -> Option<Seal> {
     };
     let mut session = ptr::null_mut();
     // SAFETY: `srtp_create(srtp_t *, const srtp_policy_t *)` copies the policy and the key that it points to.
-    let created = unsafe { library.get::<Create>(b"srtp_create\0").ok()?(&raw mut session, &raw const policy) };
+    let created =
+        unsafe { library.get::<Create>(b"srtp_create\0").ok()?(&raw mut session, &raw const policy) };
     if created != 0 {
         return None;
     }

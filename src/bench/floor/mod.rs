@@ -219,9 +219,17 @@ fn rows(
             left_out.push(format!("{}: cannot enter its namespace: {error}", stage.name()));
             continue;
         }
+        let past_the_stack = if stage.has_link() { Some(send::PastTheStack::open(stage)) } else { None };
+        let past_the_stack = match past_the_stack {
+            Some(Err(error)) => {
+                left_out.push(format!("backend xdp on {}: {error}", stage.name()));
+                None
+            }
+            opened => opened.and_then(Result::ok),
+        };
         for &destinations in &settings.destinations {
             for &bytes in &settings.bytes {
-                rows.extend(send::rows(stage, destinations, bytes.into(), left_out));
+                rows.extend(send::rows(stage, past_the_stack.as_ref(), destinations, bytes.into(), left_out));
             }
         }
     }
