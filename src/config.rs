@@ -176,12 +176,12 @@ pub struct Config {
     pub placement: Placement,
 
     /// Most packets to one subscriber in one segmented send: the length of a burst towards its access link
-    #[arg(long, value_name = "N", default_value = "16", value_parser = within::<u8>(1..=64))]
+    #[arg(long, value_name = "N", default_value = "10", value_parser = within::<u8>(1..=64))]
     pub gso_segments: u8,
 
     /// RTP padding that a packet may get so that it fits a segmented send with others, in percent of its size;
     /// 0: none
-    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = within::<u8>(0..=50))]
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = within::<u8>(0..=50))]
     pub padding_percent: u8,
 
     /// Send each datagram by itself, without generic segmentation offload (to rule a driver out)

@@ -27,7 +27,7 @@ mod settings;
 pub mod sink;
 mod socket;
 mod speaker;
-mod sunk;
+mod stretch;
 mod tally;
 mod target;
 mod transport;

@@ -84,6 +84,12 @@ pub trait Io {
     /// protocol we speak has use for one.
     fn commit(&mut self, len: usize);
 
+    /// The same path in the form that costs least to send on, for paths that are used often. Asks the kernel where
+    /// that is needed to know, so not for every packet.
+    fn lightest(&self, path: Path) -> Path {
+        path
+    }
+
     /// Sends everything committed. What cannot be sent is counted and dropped.
     fn flush(&mut self);
 

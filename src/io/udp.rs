@@ -127,6 +127,10 @@ impl Io for UdpIo {
         self.batch.commit(len);
     }
 
+    fn lightest(&self, path: Path) -> Path {
+        self.wire.endpoint.lightest(path)
+    }
+
     fn flush(&mut self) {
         let mut gso_is_broken = false;
         for run in self.batch.runs() {

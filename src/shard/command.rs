@@ -3,9 +3,12 @@
 //! Commands arrive in order and take effect at the start of a turn. One that carries an [`Ack`] is answered
 //! by [`Event::Done`] once the data plane has it, which is what lets the API say 200 and mean it.
 
+use crossbeam_channel::Sender;
+
 use crate::forward::rewrite::SendCodec;
 use crate::forward::select::Selection;
 use crate::forward::speech::Loudness;
+use crate::forward::track_ring::Packet;
 use crate::id::{LegId, MediaKind, Mid, Rid, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
 use crate::rtp::codec::VideoCodec;
@@ -86,6 +89,12 @@ pub enum Command {
         track: TrackKey,
         ack: Ack,
     },
+    /// Asks what the shard knows of a session; answered before the acknowledgement, unless the session is gone.
+    Inspect {
+        slot: SessionSlot,
+        reply: Sender<Inspection>,
+        ack: Ack,
+    },
     /// Forgets the session, its publications and its legs.
     RemoveSession {
         slot: SessionSlot,
@@ -93,6 +102,13 @@ pub enum Command {
     },
     /// Ends the shard after this turn.
     Stop,
+}
+
+/// What a shard knows of a session that control does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inspection {
+    /// What the path to the client is estimated to carry, in bits per second; none for who is sent no video.
+    pub available_bps: Option<u64>,
 }
 
 /// Shard to control.
@@ -127,6 +143,12 @@ impl TrackConfig {
     /// The codec of a publisher's payload type, if it is one whose payload we can read.
     pub fn codec(&self, payload_type: u8) -> Option<VideoCodec> {
         self.codecs.iter().find(|(number, _)| *number == payload_type).map(|(_, codec)| *codec)
+    }
+
+    /// Whether this packet, header included, is known to begin a key frame.
+    pub fn is_key_frame(&self, packet: &Packet, stored: &[u8]) -> bool {
+        let payload = stored.get(usize::from(packet.header_len)..).unwrap_or(&[]);
+        self.codec(packet.payload_type).is_some_and(|codec| codec.starts_key_frame(payload))
     }
 }
 

@@ -8,6 +8,7 @@
 //! It relies on control for everything that is not media: which sessions exist, where ICE found them, which
 //! keys DTLS gave, who subscribes to what. Datagrams of those protocols are punted there unread.
 
+mod bandwidth;
 pub mod command;
 mod egress;
 mod ingress;
@@ -27,12 +28,12 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::drop_reason::DropReason;
 use crate::forward::coalesce::Coalescing;
-use crate::id::{LegId, SessionSlot, ShardId, TrackKey};
+use crate::id::{LegId, Mid, SessionSlot, ShardId, TrackKey};
 use crate::io::Io;
 use crate::io::bell::Bell;
 use crate::ring;
 use crate::shard::command::{Command, Event};
-use crate::shard::egress::{DirtyTracks, Egress};
+use crate::shard::egress::{DirtyTracks, Egress, Probers};
 use crate::shard::session::Sessions;
 use crate::shard::timer::Timers;
 use crate::shard::track::Tracks;
@@ -84,7 +85,7 @@ impl Default for ShardSettings {
             media_timeout: Duration::from_secs(30),
             audio_hold: Duration::ZERO,
             spin: Duration::from_micros(50),
-            coalescing: Coalescing { segments_max: 16, padding_percent: 0 },
+            coalescing: Coalescing { segments_max: 10, padding_percent: 10 },
         }
     }
 }
@@ -105,6 +106,7 @@ struct Core {
     /// Tracks with packets to forward.
     dirty: DirtyTracks,
     retransmits: Vec<Retransmit>,
+    probers: Probers,
     /// Scratch memory that keeps its capacity between turns.
     egress: Egress,
     nacks: Vec<u16>,
@@ -131,6 +133,7 @@ struct Retransmit {
     session: SessionSlot,
     track: TrackKey,
     leg: LegId,
+    mid: Mid,
     sequence: u16,
 }
 
@@ -151,6 +154,7 @@ impl<I: Io> Shard<I> {
             tracks: Tracks::default(),
             dirty: DirtyTracks::new(settings.audio_hold.as_micros() as u64),
             retransmits: Vec::with_capacity(RETRANSMITS_PER_TURN_MAX),
+            probers: Probers::new(),
             egress: Egress::new(settings.coalescing),
             nacks: Vec::with_capacity(1_024),
             asks: Vec::with_capacity(64),
@@ -189,13 +193,14 @@ impl<I: Io> Shard<I> {
     pub fn turn(&mut self, now: Time) -> bool {
         let Self { io, core } = self;
         core.table.quiescent();
-        let mut work = core.take_commands(now);
+        let mut work = core.take_commands(io, now);
         work += core.take_records();
         work += io.recv(|datagram| core.datagram(&datagram, now));
         work += core.send_replies(io);
         work += core.run_timers(io, now);
         work += core.forward(io, now);
-        work += core.retransmit(io);
+        work += core.retransmit(io, now);
+        work += core.probe(io, now);
         io.flush();
         core.snapshot(io.counters(), now);
         core.ring_bells();
@@ -217,7 +222,7 @@ impl<I: Io> Shard<I> {
 impl Core {
     /// When something is to be done by itself.
     fn next_due(&self) -> Time {
-        self.timers.next_due().unwrap_or(Time::NEVER).min(self.dirty.next_due())
+        self.timers.next_due().unwrap_or(Time::NEVER).min(self.dirty.next_due()).min(self.probers.next_due())
     }
 
     fn has_work(&self) -> bool {

@@ -13,7 +13,9 @@ use crate::io::Path;
 use crate::rtp::extension::{AudioLevel, Extension, ExtensionMap};
 use crate::rtp::header::Header;
 use crate::rtp::srtp::{Opener, RtpReplay, Sealer};
+use crate::shard::bandwidth::Bandwidth;
 use crate::shard::command::{EncodingConfig, LegConfig, PublicationConfig, ReceiveCodec};
+use crate::stats::BandwidthHistogram;
 use crate::time::Time;
 
 /// SSRCs one session may use at a time: three encodings with RTX for each of ten m-lines is 60.
@@ -24,6 +26,8 @@ const STREAMS_MAX: usize = 128;
 pub struct Outlet {
     pub path: Option<Path>,
     pub sealer: Option<Sealer>,
+    /// What is known of the path to it, of a session that is sent video.
+    pub bandwidth: Option<Box<Bandwidth>>,
 }
 
 impl Outlet {
@@ -33,6 +37,31 @@ impl Outlet {
             (Some(path), Some(sealer)) => Ok((path, sealer)),
             _ => Err(DropReason::SubscriberNotReady),
         }
+    }
+
+    /// All that sending needs, once ICE and DTLS are done.
+    pub fn destination(&mut self, now: Time) -> Result<Destination<'_>, DropReason> {
+        match (self.path, &mut self.sealer) {
+            (Some(path), Some(sealer)) => {
+                Ok(Destination { path, sealer, bandwidth: self.bandwidth.as_deref_mut(), now })
+            }
+            _ => Err(DropReason::SubscriberNotReady),
+        }
+    }
+}
+
+/// Where packets for one session go in this turn.
+pub struct Destination<'a> {
+    pub path: Path,
+    pub sealer: &'a mut Sealer,
+    pub bandwidth: Option<&'a mut Bandwidth>,
+    now: Time,
+}
+
+impl Destination<'_> {
+    /// Notes a packet whose arrival its receiver will report. Returns the transport-wide sequence number for it.
+    pub fn count_sent(&mut self, bytes: usize) -> Option<u16> {
+        Some(self.bandwidth.as_mut()?.count_sent(bytes, self.now))
     }
 }
 
@@ -68,8 +97,10 @@ pub struct LegRef {
     /// Middle 32 bits of the NTP time in the last sender report, and when it left: for the round trip.
     pub last_report: Option<(u32, Time)>,
     pub kind: MediaKind,
-    /// Its m-line, if it may be resumed there.
-    resumable_on: Option<Mid>,
+    /// Its m-line.
+    pub mid: Mid,
+    /// Whether another leg may go on from it there.
+    is_resumable: bool,
     retransmitted: Vec<(u16, Time)>,
 }
 
@@ -84,7 +115,8 @@ impl LegRef {
             ssrc: config.ssrc,
             last_report: None,
             kind,
-            resumable_on: config.is_resumable.then_some(config.mid),
+            mid: config.mid,
+            is_resumable: config.is_resumable,
             retransmitted: Vec::new(),
         }
     }
@@ -318,9 +350,10 @@ impl Session {
     /// Takes a leg off that its track has let go of.
     pub fn end_leg(&mut self, leg: Leg) {
         let Some(at) = self.legs.iter().position(|known| known.id == leg.id) else { return };
-        if let Some(mid) = self.legs.remove(at).resumable_on {
-            self.resting.retain(|(on, _)| *on != mid);
-            self.resting.push((mid, leg));
+        let ended = self.legs.remove(at);
+        if ended.is_resumable {
+            self.resting.retain(|(on, _)| *on != ended.mid);
+            self.resting.push((ended.mid, leg));
         }
     }
 
@@ -328,6 +361,14 @@ impl Session {
     pub fn resume_leg(&mut self, ssrc: u32) -> Option<Leg> {
         let at = self.resting.iter().position(|(_, leg)| leg.ssrc == ssrc)?;
         Some(self.resting.remove(at).1)
+    }
+
+    /// A key frame begins: whoever waits for one has it, and it need not be asked for again.
+    pub fn key_frame_came(&mut self, route: Route) {
+        let publication = self.publications.get_mut(route.publication);
+        if let Some(encoding) = publication.and_then(|p| p.encodings.get_mut(route.encoding)) {
+            encoding.keyframes.on_keyframe();
+        }
     }
 
     /// Removes a publication and forgets its SSRCs.
@@ -458,6 +499,18 @@ impl Sessions {
 
     pub fn outlet_mut(&mut self, slot: SessionSlot) -> Option<&mut Outlet> {
         self.outlets.get_mut(slot.index())
+    }
+
+    pub fn bandwidth_mut(&mut self, slot: SessionSlot) -> Option<&mut Bandwidth> {
+        self.outlets.get_mut(slot.index())?.bandwidth.as_deref_mut()
+    }
+
+    /// How much bandwidth those have that are sent video.
+    pub fn available_bps(&self) -> BandwidthHistogram {
+        let mut histogram = BandwidthHistogram::default();
+        let bandwidths = self.outlets.iter().filter_map(|outlet| outlet.bandwidth.as_ref());
+        bandwidths.filter_map(|bandwidth| bandwidth.available_bps()).for_each(|bps| histogram.observe(bps));
+        histogram
     }
 
     /// Both sides of one session.

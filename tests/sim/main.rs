@@ -11,7 +11,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic, helpers included")]
 
+mod bandwidth;
 mod client;
+mod coalescing;
 mod feedback;
 mod hostile;
 mod leaving;

@@ -34,8 +34,6 @@ use meter::{Meter, Row};
 use report::Report;
 use stage::Stage;
 
-use crate::io::xdp::bpf::XdpMode;
-
 /// The settings of `fanline bench floor`.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
@@ -70,11 +68,6 @@ pub struct Settings {
     #[arg(long, value_name = "NAMESPACE/INTERFACE", requires = "target", value_parser = sink_place)]
     sink: Option<(String, String)>,
 
-    /// Where on that interface; in the driver the sender of a veth pair pays for it, in the stack the core that RPS
-    /// has chosen does
-    #[arg(long, value_name = "PLACE", value_enum, default_value_t = SinkIn::Driver)]
-    sink_in: SinkIn,
-
     /// The core that measures; the one behind it is the partner of a hand-off [default: the first allowed]
     #[arg(long, value_name = "CORE")]
     core: Option<usize>,
@@ -82,22 +75,6 @@ pub struct Settings {
     /// Write the report as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-}
-
-/// Where the packets of a target end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum SinkIn {
-    Driver,
-    Stack,
-}
-
-impl From<SinkIn> for XdpMode {
-    fn from(place: SinkIn) -> Self {
-        match place {
-            SinkIn::Driver => Self::Driver,
-            SinkIn::Stack => Self::Generic,
-        }
-    }
 }
 
 /// A part of the table.
@@ -194,7 +171,7 @@ fn stages(settings: &Settings, left_out: &mut Vec<String>) -> Result<Vec<Stage>,
         return Ok(Vec::new());
     }
     if let (Some(target), Some((namespace, interface))) = (settings.target, &settings.sink) {
-        return Ok(vec![Stage::target(target, namespace, interface, settings.sink_in.into())?]);
+        return Ok(vec![Stage::target(target, namespace, interface)?]);
     }
     let mut stages = Vec::new();
     for made in [Stage::veth(), Stage::loopback()] {

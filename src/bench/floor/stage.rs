@@ -14,7 +14,6 @@ use socket2::SockRef;
 use crate::bench::netns::{Namespace, Pair};
 use crate::bench::sink::Sink;
 use crate::bench::{BenchError, kernel};
-use crate::io::xdp::bpf::XdpMode;
 
 /// The port of all destinations at the far end of a link: they differ in their addresses.
 const PORT: u16 = 20_000;
@@ -52,7 +51,7 @@ impl Stage {
     pub fn veth() -> Result<Self, BenchError> {
         let left_out = |error: &dyn std::fmt::Display| BenchError(format!("veth: {error}"));
         let pair = Pair::new().map_err(|error| left_out(&error))?;
-        let sink = pair.far.run(|| Sink::attach(pair.far_index, XdpMode::Driver, pair.network, 0..=u16::MAX));
+        let sink = pair.far.run(|| Sink::attach(pair.far_index, pair.network, 0..=u16::MAX));
         let sink = sink.map_err(|error| left_out(&error))?;
         let (IpAddr::V4(near_ip), IpAddr::V4(network)) = (pair.near_ip, pair.network) else {
             return Err(left_out(&"our own pair speaks IPv4"));
@@ -75,27 +74,19 @@ impl Stage {
     ///
     /// # Errors
     /// The namespace, its interface or a route to the network is not there, or the interface has a program already.
-    pub fn target(
-        network: Ipv4Addr,
-        namespace: &str,
-        interface: &str,
-        mode: XdpMode,
-    ) -> Result<Self, BenchError> {
+    pub fn target(network: Ipv4Addr, namespace: &str, interface: &str) -> Result<Self, BenchError> {
         let far = Namespace::named(namespace)?;
         let index = far.run(|| kernel::interface_index(interface)).ok_or_else(|| {
             BenchError(format!(
                 "no interface `{interface}` in `{namespace}`; `ip -n {namespace} link` shows them"
             ))
         })?;
-        let sink = far.run(|| Sink::attach(index, mode, network.into(), 0..=u16::MAX));
+        let sink = far.run(|| Sink::attach(index, network.into(), 0..=u16::MAX));
         let sink = sink.map_err(|error| BenchError(error.to_string()))?;
         let near_ip = route_to(network).map_err(|error| {
             BenchError(format!("no way to {network}: {error}; `ip route get {network}` shows it"))
         })?;
-        let how = match mode {
-            XdpMode::Driver => "XDP drops in its driver",
-            XdpMode::Generic => "XDP drops in its stack",
-        };
+        let how = if sink.is_native() { "XDP drops in its driver" } else { "XDP drops in its stack" };
         let detail = format!("{near_ip} to {network}/16 on {interface} in namespace {namespace}, {how}");
         let (_far, sink) = (Some(far), Some(sink));
         Ok(Self {
@@ -166,7 +157,7 @@ impl Stage {
     /// None that the kernel documents.
     pub fn arrived(&self, destinations: u16) -> io::Result<Option<u64>> {
         let Some(sink) = &self.sink else { return Ok(None) };
-        (0..destinations).map(|number| Ok(sink.seen(number)?.packets)).sum::<io::Result<u64>>().map(Some)
+        (0..destinations).map(|number| sink.packets(number)).sum::<io::Result<u64>>().map(Some)
     }
 
     pub fn destinations(&self, count: u16) -> Vec<SocketAddr> {

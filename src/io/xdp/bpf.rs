@@ -105,23 +105,13 @@ impl Map {
         }
     }
 
-    /// Reads the value of `key`, of a map that has one for all CPUs.
-    ///
-    /// # Errors
-    /// `ENOENT` if it is not there.
-    pub fn get(&self, key: &[u8], value: &mut [u8]) -> io::Result<()> {
-        assert_eq!((key.len(), value.len()), (self.key_bytes, self.value_bytes), "sizes of this map");
-        assert_ne!(self.kind, MapKind::PerCpuArray, "it has a value for every CPU");
-        let attributes = self.element(key, value.as_mut_ptr());
-        // SAFETY: the key is as long as the map's and is only read; the value that is written is as long, too.
-        unsafe { bpf(command::MAP_LOOKUP_ELEM, &attributes) }.map(drop)
-    }
-
     /// The sum over all CPUs of a 64-bit counter in a [`MapKind::PerCpuArray`].
     pub fn sum(&self, index: u32) -> io::Result<u64> {
         assert_eq!((self.kind, self.value_bytes), (MapKind::PerCpuArray, 8), "counters of 64 bits");
         let mut values = vec![0_u64; possible_cpus()?];
-        let attributes = self.element(&index.to_ne_bytes(), values.as_mut_ptr().cast());
+        // Lives until the call: the kernel is given its address.
+        let key = index.to_ne_bytes();
+        let attributes = self.element(&key, values.as_mut_ptr().cast());
         // SAFETY: the kernel writes one value, padded to 8 bytes, per possible CPU
         // (`bpf_percpu_array_copy`, `kernel/bpf/arraymap.c`).
         unsafe { bpf(command::MAP_LOOKUP_ELEM, &attributes) }?;
