@@ -74,6 +74,9 @@ drop_reasons! {
     NackTooLate = "nack_too_late",
     /// The same retransmission was asked for again within a round trip.
     NackRepeated = "nack_repeated",
+    /// A subscriber's losses ask for more than the part of its bandwidth that is set aside for retransmissions. Its
+    /// path is congested; it gets key frames instead.
+    RetransmissionBudget = "retransmission_budget",
     /// A record for a track that closed while it was in flight.
     TrackGone = "track_gone",
 }

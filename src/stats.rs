@@ -34,6 +34,33 @@ impl TurnHistogram {
     }
 }
 
+/// Upper bounds of the bandwidth histogram in bits per second, each inclusive: steps of video quality.
+pub const BANDWIDTH_BOUNDS_BPS: [u64; 8] =
+    [100_000, 300_000, 600_000, 1_000_000, 2_000_000, 3_000_000, 5_000_000, 10_000_000];
+
+/// How many subscribers have how much bandwidth: one count per bound, and one for those above all bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BandwidthHistogram([u64; BANDWIDTH_BOUNDS_BPS.len() + 1]);
+
+impl BandwidthHistogram {
+    pub fn observe(&mut self, available_bps: u64) {
+        let bucket = BANDWIDTH_BOUNDS_BPS.partition_point(|&bound| bound < available_bps);
+        if let Some(count) = self.0.get_mut(bucket) {
+            *count += 1;
+        }
+    }
+
+    /// Pairs of upper bound in bits per second (`None`: no bound) and how many are at most there.
+    pub fn cumulative(&self) -> impl Iterator<Item = (Option<u64>, u64)> + '_ {
+        let bounds = BANDWIDTH_BOUNDS_BPS.iter().map(|&bound| Some(bound)).chain([None]);
+        let sums = self.0.iter().scan(0, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        });
+        bounds.zip(sums)
+    }
+}
+
 /// The counters and gauges of one shard at one moment. All counters start at 0 with the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardSnapshot {
@@ -60,6 +87,8 @@ pub struct ShardSnapshot {
     pub punted: u64,
     /// Packets sent again because a subscriber asked (RFC 4588).
     pub retransmissions_sent: u64,
+    /// Packets sent again to probe what a subscriber's path carries.
+    pub probe_packets_sent: u64,
     /// Packets that subscribers asked for again: sequence numbers, not NACK messages.
     pub nacks_received: u64,
     /// Packets that we asked publishers for again: sequence numbers, not NACK messages.
@@ -75,6 +104,8 @@ pub struct ShardSnapshot {
     pub publications: u64,
     /// Subscriptions that this shard serves at the moment.
     pub legs: u64,
+    /// The estimated bandwidths of those that are sent video, at the moment.
+    pub available_bps: BandwidthHistogram,
     /// Turns of the shard's loop.
     pub turns: u64,
     /// How long those turns took that had work to do.
@@ -99,6 +130,7 @@ impl ShardSnapshot {
             rtcp_sent: 0,
             punted: 0,
             retransmissions_sent: 0,
+            probe_packets_sent: 0,
             nacks_received: 0,
             nacks_sent: 0,
             plis_received: 0,
@@ -107,6 +139,7 @@ impl ShardSnapshot {
             sessions: 0,
             publications: 0,
             legs: 0,
+            available_bps: BandwidthHistogram::default(),
             turns: 0,
             turn_us: TurnHistogram::default(),
             busy_us: 0,
@@ -153,6 +186,14 @@ mod tests {
         }
         let counted: Vec<_> = turns.buckets().filter(|&(_, count)| count > 0).collect();
         assert_eq!(counted, [(Some(10), 2), (Some(25), 1), (Some(100_000), 1), (None, 2)]);
+    }
+
+    #[test]
+    fn bandwidths_are_counted_up_to_each_bound() {
+        let mut bandwidths = BandwidthHistogram::default();
+        [50_000, 300_000, 300_001, 50_000_000].into_iter().for_each(|bps| bandwidths.observe(bps));
+        let sums: Vec<_> = bandwidths.cumulative().map(|(_, sum)| sum).collect();
+        assert_eq!(sums, [1, 2, 3, 3, 3, 3, 3, 3, 4]);
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn state() -> SessionState {
         status: Status::Active,
         audio_level: None,
     };
-    SessionState { tracks: vec![track], data_channels: vec![] }
+    SessionState { tracks: vec![track], data_channels: vec![], available_bitrate_bps: None }
 }
 
 fn tracks_response(tracks: Vec<TrackResult>) -> TracksResponse {

@@ -125,6 +125,7 @@ impl Collector for Scrape {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             self.encode_per_shard(metric, |shard| ConstGauge::new(value(shard)))?;
         }
+        self.encode_bandwidths(&mut encoder)?;
         self.encode_busy(&mut encoder)?;
         self.encode_drops(&mut encoder)?;
         self.encode_turns(&mut encoder)
@@ -151,6 +152,20 @@ impl Scrape {
         self.shards
             .iter()
             .try_for_each(|shard| value(shard).encode(metric.encode_family(&[("shard", shard.shard.0)])?))
+    }
+
+    fn encode_bandwidths(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Subscribers of video whose path is estimated to carry at most so many bits per second";
+        let mut metric =
+            encoder.encode_descriptor("subscribers_by_bandwidth", help, None, MetricType::Gauge)?;
+        for shard in &self.shards {
+            for (bound, count) in shard.available_bps.cumulative() {
+                let bound = bound.map_or("+Inf".to_owned(), |bps| bps.to_string());
+                let labels = (&[("shard", shard.shard.0)][..], &[("up_to_bps", bound)][..]);
+                ConstGauge::new(count).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 
     fn encode_busy(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -205,7 +220,7 @@ const CONTROL_GAUGES: [Column<Census>; 5] = [
     ("data_channels", "Data channels published and subscribed to", |c| c.data_channels),
 ];
 
-const SHARD_COUNTERS: [Column<ShardSnapshot>; 16] = [
+const SHARD_COUNTERS: [Column<ShardSnapshot>; 17] = [
     ("datagrams_received", "UDP datagrams received, of every kind", |s| s.datagrams_received),
     ("bytes_received", "UDP payload bytes received", |s| s.bytes_received),
     ("datagrams_sent", "UDP datagrams sent; each segment of a segmented send counts", |s| s.datagrams_sent),
@@ -219,6 +234,9 @@ const SHARD_COUNTERS: [Column<ShardSnapshot>; 16] = [
     ("rtcp_sent", "SRTCP datagrams sent", |s| s.rtcp_sent),
     ("punted", "STUN and DTLS datagrams passed to the control thread", |s| s.punted),
     ("retransmissions_sent", "Packets sent again because a subscriber asked", |s| s.retransmissions_sent),
+    ("probe_packets_sent", "Packets sent again to probe what a subscriber's path carries", |s| {
+        s.probe_packets_sent
+    }),
     ("nacks_received", "Packets that subscribers asked for again", |s| s.nacks_received),
     ("nacks_sent", "Packets that publishers were asked for again", |s| s.nacks_sent),
     ("plis_received", "Key frame requests from subscribers, before coalescing", |s| s.plis_received),

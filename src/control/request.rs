@@ -421,6 +421,10 @@ pub struct CloseTrackObject {
 pub struct SessionState {
     pub tracks: Vec<TrackState>,
     pub data_channels: Vec<DataChannelState>,
+    /// What the path to the client is estimated to carry, in bits per second, while it is sent video.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub available_bitrate_bps: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]

@@ -377,6 +377,14 @@ impl Leg {
         }
     }
 
+    /// The newest sequence number that has left, if one has.
+    pub fn newest_sequence(&self) -> Option<u16> {
+        match self.numbering {
+            Numbering::Pending { .. } => None,
+            Numbering::Running { highest, .. } => Some(highest as u16),
+        }
+    }
+
     /// The track index behind a sequence number that the subscriber names, e.g. in a NACK.
     pub fn track_index(&self, sequence: u16) -> Option<u64> {
         let Numbering::Running { first, offset, highest } = self.numbering else { return None };

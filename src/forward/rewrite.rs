@@ -95,6 +95,11 @@ impl Shape {
         if let (Some(mid), Some(id)) = (self.mid, self.extensions.id(Extension::Mid)) {
             template.push(id, mid.as_bytes());
         }
+        // Each packet gets its own number when it leaves.
+        let transport_sequence = self.extensions.id(Extension::TransportCc);
+        if let Some(id) = transport_sequence {
+            template.push(id, &[0; 2]);
+        }
         if let Ok(header) = Header::parse(stored) {
             for (id, value) in header.extensions(stored) {
                 if let Some(id) = self.translate(id, publisher) {
@@ -103,6 +108,9 @@ impl Shape {
             }
         }
         template.finish();
+        if let Some(id) = transport_sequence {
+            template.remember(id);
+        }
         template
     }
 

@@ -22,6 +22,7 @@ pub struct HeaderTemplate {
     bytes: [u8; HEADER_LEN_MAX],
     len: usize,
     one_byte_form: bool,
+    remembered: Option<usize>,
 }
 
 impl HeaderTemplate {
@@ -30,7 +31,7 @@ impl HeaderTemplate {
         if let Some(start) = bytes.first_chunk_mut() {
             *start = [0x80, u8::from(marker) << 7 | payload_type & 0x7f];
         }
-        Self { bytes, len: ELEMENTS_START, one_byte_form: true }
+        Self { bytes, len: ELEMENTS_START, one_byte_form: true, remembered: None }
     }
 
     /// Adds an extension element. False, and nothing is added, if it does not fit any more or no form can
@@ -95,7 +96,18 @@ impl HeaderTemplate {
         self.bytes.get(..self.len).unwrap_or(&[])
     }
 
-    /// Where in the header the value of element `id` starts, for values that differ per subscriber.
+    /// Remembers where the value of element `id` is, which each packet that leaves has for itself. To be called after
+    /// [`finish`](Self::finish).
+    pub fn remember(&mut self, id: u8) {
+        self.remembered = self.offset_of(id);
+    }
+
+    /// Where the remembered value starts, if there is one.
+    pub fn remembered(&self) -> Option<usize> {
+        self.remembered
+    }
+
+    /// Where in the header the value of element `id` starts.
     pub fn offset_of(&self, id: u8) -> Option<usize> {
         let mut elements = Header::parse(self.as_bytes()).ok()?.extensions(self.as_bytes());
         std::iter::from_fn(|| elements.next_range())
@@ -202,6 +214,18 @@ mod tests {
         assert_eq!((header.sequence, header.timestamp, header.ssrc), (0xfffe, 0x0102_0304, 0xdead_beef));
         assert_eq!((header.marker, header.payload_type, header.len), (true, 111, 20));
         assert_eq!(bytes[12..], template.as_bytes()[12..]);
+    }
+
+    #[test]
+    fn value_put_at_the_remembered_place_changes_nothing_else() {
+        let mut template = finished(&[(3, &[7]), (5, &[0; 2])]);
+        assert_eq!(template.remembered(), None);
+        template.remember(5);
+        let mut bytes = template.as_bytes().to_vec();
+        put_u16(&mut bytes, template.remembered().unwrap(), 0xabcd);
+        let header = Header::parse(&bytes).unwrap();
+        let elements: Vec<_> = header.extensions(&bytes).collect();
+        assert_eq!(elements, [(3, &[7][..]), (5, &[0xab, 0xcd])]);
     }
 
     #[test]

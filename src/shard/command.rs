@@ -3,6 +3,8 @@
 //! Commands arrive in order and take effect at the start of a turn. One that carries an [`Ack`] is answered
 //! by [`Event::Done`] once the data plane has it, which is what lets the API say 200 and mean it.
 
+use crossbeam_channel::Sender;
+
 use crate::forward::rewrite::SendCodec;
 use crate::forward::select::Selection;
 use crate::forward::speech::Loudness;
@@ -86,6 +88,12 @@ pub enum Command {
         track: TrackKey,
         ack: Ack,
     },
+    /// Asks what the shard knows of a session; answered before the acknowledgement, unless the session is gone.
+    Inspect {
+        slot: SessionSlot,
+        reply: Sender<Inspection>,
+        ack: Ack,
+    },
     /// Forgets the session, its publications and its legs.
     RemoveSession {
         slot: SessionSlot,
@@ -93,6 +101,13 @@ pub enum Command {
     },
     /// Ends the shard after this turn.
     Stop,
+}
+
+/// What a shard knows of a session that control does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inspection {
+    /// What the path to the client is estimated to carry, in bits per second; none for who is sent no video.
+    pub available_bps: Option<u64>,
 }
 
 /// Shard to control.

@@ -14,7 +14,7 @@ use crate::io::{Datagram, Path};
 use crate::rtp::demux::{DatagramKind, classify, is_rtcp};
 use crate::rtp::extension::AudioLevel;
 use crate::rtp::header::Header;
-use crate::rtp::rtcp::{self, ReportBlock};
+use crate::rtp::rtcp::{self, ReportBlock, TransportFeedback};
 use crate::rtp::srtp::RtpReplay;
 use crate::shard::command::Event;
 use crate::shard::neighbour::{Body, Record};
@@ -204,12 +204,28 @@ impl Core {
             rtcp::Packet::Nack { media, sequences, .. } => {
                 sequences.clone().for_each(|sequence| self.nack(slot, *media, sequence, now));
             }
+            rtcp::Packet::TransportFeedback { body, .. } => self.transport_feedback(slot, body, now),
+            rtcp::Packet::Remb { bitrate_bps, .. } => {
+                if let Some(bandwidth) = self.sessions.bandwidth_mut(slot) {
+                    bandwidth.on_remb(*bitrate_bps);
+                }
+            }
             rtcp::Packet::PictureLossIndication { media, .. } => self.picture_loss(slot, *media),
             rtcp::Packet::FullIntraRequest { entries, .. } => {
                 entries.clone().for_each(|(media, _)| self.picture_loss(slot, media));
             }
             _ => {}
         }
+    }
+
+    /// What a subscriber says of when our packets arrived.
+    fn transport_feedback(&mut self, slot: SessionSlot, body: &[u8], now: Time) {
+        let Some(bandwidth) = self.sessions.bandwidth_mut(slot) else { return };
+        match TransportFeedback::parse(body) {
+            Ok(feedback) => bandwidth.estimator.on_feedback(&feedback, now),
+            Err(reason) => return self.drop(reason),
+        }
+        self.note_probe(slot, now);
     }
 
     /// The publisher's clocks: kept for its own reports, passed to wherever its subscribers are.

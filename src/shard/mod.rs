@@ -8,6 +8,7 @@
 //! It relies on control for everything that is not media: which sessions exist, where ICE found them, which
 //! keys DTLS gave, who subscribes to what. Datagrams of those protocols are punted there unread.
 
+mod bandwidth;
 pub mod command;
 mod egress;
 mod ingress;
@@ -32,7 +33,7 @@ use crate::io::Io;
 use crate::io::bell::Bell;
 use crate::ring;
 use crate::shard::command::{Command, Event};
-use crate::shard::egress::{DirtyTracks, Egress};
+use crate::shard::egress::{DirtyTracks, Egress, Probers};
 use crate::shard::session::Sessions;
 use crate::shard::timer::Timers;
 use crate::shard::track::Tracks;
@@ -105,6 +106,7 @@ struct Core {
     /// Tracks with packets to forward.
     dirty: DirtyTracks,
     retransmits: Vec<Retransmit>,
+    probers: Probers,
     /// Scratch memory that keeps its capacity between turns.
     egress: Egress,
     nacks: Vec<u16>,
@@ -151,6 +153,7 @@ impl<I: Io> Shard<I> {
             tracks: Tracks::default(),
             dirty: DirtyTracks::new(settings.audio_hold.as_micros() as u64),
             retransmits: Vec::with_capacity(RETRANSMITS_PER_TURN_MAX),
+            probers: Probers::new(),
             egress: Egress::new(settings.coalescing),
             nacks: Vec::with_capacity(1_024),
             asks: Vec::with_capacity(64),
@@ -195,7 +198,8 @@ impl<I: Io> Shard<I> {
         work += core.send_replies(io);
         work += core.run_timers(io, now);
         work += core.forward(io, now);
-        work += core.retransmit(io);
+        work += core.retransmit(io, now);
+        work += core.probe(io, now);
         io.flush();
         core.snapshot(io.counters(), now);
         core.ring_bells();
@@ -217,7 +221,7 @@ impl<I: Io> Shard<I> {
 impl Core {
     /// When something is to be done by itself.
     fn next_due(&self) -> Time {
-        self.timers.next_due().unwrap_or(Time::NEVER).min(self.dirty.next_due())
+        self.timers.next_due().unwrap_or(Time::NEVER).min(self.dirty.next_due()).min(self.probers.next_due())
     }
 
     fn has_work(&self) -> bool {

@@ -49,10 +49,19 @@ impl Core {
                 write_due(slot, session, (&self.tracks, &mut self.nacks), &mut out, now);
                 out.flush();
             }
+            self.poll_bandwidth(slot, now);
             self.check_activity(slot, now);
             self.schedule(slot, now);
         }
         count
+    }
+
+    /// Lets the session's estimator notice that time has passed.
+    fn poll_bandwidth(&mut self, slot: SessionSlot, now: Time) {
+        if let Some(bandwidth) = self.sessions.bandwidth_mut(slot) {
+            bandwidth.estimator.poll(now);
+            self.note_probe(slot, now);
+        }
     }
 
     /// Sets the timer for what is due next. A session that is not ready yet, and so could not report, looks

@@ -13,7 +13,9 @@ use crate::io::Path;
 use crate::rtp::extension::{AudioLevel, Extension, ExtensionMap};
 use crate::rtp::header::Header;
 use crate::rtp::srtp::{Opener, RtpReplay, Sealer};
+use crate::shard::bandwidth::Bandwidth;
 use crate::shard::command::{EncodingConfig, LegConfig, PublicationConfig, ReceiveCodec};
+use crate::stats::BandwidthHistogram;
 use crate::time::Time;
 
 /// SSRCs one session may use at a time: three encodings with RTX for each of ten m-lines is 60.
@@ -24,6 +26,8 @@ const STREAMS_MAX: usize = 128;
 pub struct Outlet {
     pub path: Option<Path>,
     pub sealer: Option<Sealer>,
+    /// What is known of the path to it, of a session that is sent video.
+    pub bandwidth: Option<Box<Bandwidth>>,
 }
 
 impl Outlet {
@@ -33,6 +37,31 @@ impl Outlet {
             (Some(path), Some(sealer)) => Ok((path, sealer)),
             _ => Err(DropReason::SubscriberNotReady),
         }
+    }
+
+    /// All that sending needs, once ICE and DTLS are done.
+    pub fn destination(&mut self, now: Time) -> Result<Destination<'_>, DropReason> {
+        match (self.path, &mut self.sealer) {
+            (Some(path), Some(sealer)) => {
+                Ok(Destination { path, sealer, bandwidth: self.bandwidth.as_deref_mut(), now })
+            }
+            _ => Err(DropReason::SubscriberNotReady),
+        }
+    }
+}
+
+/// Where packets for one session go in this turn.
+pub struct Destination<'a> {
+    pub path: Path,
+    pub sealer: &'a mut Sealer,
+    pub bandwidth: Option<&'a mut Bandwidth>,
+    now: Time,
+}
+
+impl Destination<'_> {
+    /// Notes a packet whose arrival its receiver will report. Returns the transport-wide sequence number for it.
+    pub fn count_sent(&mut self, bytes: usize) -> Option<u16> {
+        Some(self.bandwidth.as_mut()?.count_sent(bytes, self.now))
     }
 }
 
@@ -458,6 +487,18 @@ impl Sessions {
 
     pub fn outlet_mut(&mut self, slot: SessionSlot) -> Option<&mut Outlet> {
         self.outlets.get_mut(slot.index())
+    }
+
+    pub fn bandwidth_mut(&mut self, slot: SessionSlot) -> Option<&mut Bandwidth> {
+        self.outlets.get_mut(slot.index())?.bandwidth.as_deref_mut()
+    }
+
+    /// How much bandwidth those have that are sent video.
+    pub fn available_bps(&self) -> BandwidthHistogram {
+        let mut histogram = BandwidthHistogram::default();
+        let bandwidths = self.outlets.iter().filter_map(|outlet| outlet.bandwidth.as_ref());
+        bandwidths.filter_map(|bandwidth| bandwidth.available_bps()).for_each(|bps| histogram.observe(bps));
+        histogram
     }
 
     /// Both sides of one session.

@@ -2,10 +2,13 @@
 
 use crate::drop_reason::DropReason;
 use crate::forward::track_ring::Packet;
-use crate::id::{MediaKind, SessionSlot, TrackKey};
+use crate::id::{LegId, MediaKind, SessionSlot, TrackKey};
 use crate::io::{IoCounters, Path};
+use crate::rtp::extension::Extension;
 use crate::rtp::srtp::{Opener, Sealer};
-use crate::shard::command::{Command, Event, LegConfig, PublicationConfig};
+use crate::shard::Core;
+use crate::shard::bandwidth::{Bandwidth, WANTED_PER_VIDEO_BPS};
+use crate::shard::command::{Command, Event, Inspection, LegConfig, PublicationConfig};
 use crate::shard::neighbour::{Body, Record};
 use crate::shard::reports::REPORT_INTERVAL_MS;
 use crate::shard::session::{LegRef, Session};
@@ -82,10 +85,12 @@ impl Core {
                 Some(ack)
             }
             Command::Unsubscribe { slot, leg, track, ack } => {
-                let leg = self.tracks.get_mut(track).and_then(|track| track.remove_leg(slot, leg));
-                if let (Some(leg), Some(session)) = (leg, self.sessions.get_mut(slot)) {
-                    session.end_leg(leg);
-                }
+                self.unsubscribe(slot, leg, track);
+                Some(ack)
+            }
+            Command::Inspect { slot, reply, ack } => {
+                // Who asked may have gone away.
+                self.inspect(slot).map(|inspection| reply.try_send(inspection));
                 Some(ack)
             }
             Command::RemoveSession { slot, ack } => {
@@ -100,6 +105,12 @@ impl Core {
         if let Some(ack) = done {
             self.tell(Event::Done(ack));
         }
+    }
+
+    fn inspect(&mut self, slot: SessionSlot) -> Option<Inspection> {
+        let (_, outlet) = self.sessions.both_mut(slot)?;
+        let bandwidth = outlet.bandwidth.as_ref();
+        Some(Inspection { available_bps: bandwidth.and_then(|bandwidth| bandwidth.available_bps()) })
     }
 
     fn add_path(&mut self, slot: SessionSlot, path: Path, nominated: bool) {
@@ -156,6 +167,32 @@ impl Core {
         if session.opener.is_some() {
             self.request_key_frame_for(config.track, slot, config.id);
         }
+        self.fit_bandwidth(slot);
+        if config.extensions.id(Extension::TransportCc).is_some()
+            && let Some(bandwidth) = self.sessions.bandwidth_mut(slot)
+        {
+            bandwidth.expect_reports();
+        }
+    }
+
+    fn unsubscribe(&mut self, slot: SessionSlot, leg: LegId, track: TrackKey) {
+        let leg = self.tracks.get_mut(track).and_then(|track| track.remove_leg(slot, leg));
+        if let (Some(leg), Some(session)) = (leg, self.sessions.get_mut(slot)) {
+            session.end_leg(leg);
+        }
+        self.fit_bandwidth(slot);
+    }
+
+    /// Who is sent video has its bandwidth estimated, and nobody else.
+    fn fit_bandwidth(&mut self, slot: SessionSlot) {
+        let Some((session, outlet)) = self.sessions.both_mut(slot) else { return };
+        let videos = session.legs.iter().filter(|leg| leg.kind == MediaKind::Video).count() as u64;
+        if videos == 0 {
+            outlet.bandwidth = None;
+            return;
+        }
+        let bandwidth = outlet.bandwidth.get_or_insert_with(|| Box::new(Bandwidth::new()));
+        bandwidth.estimator.set_wanted_bps(videos * WANTED_PER_VIDEO_BPS);
     }
 
     /// Moves a leg to another track, unless either is gone.
@@ -181,7 +218,9 @@ impl Core {
         let Some(track) = self.tracks.remove(key) else { return };
         for leg in track.legs {
             if let Some(session) = self.sessions.get_mut(leg.session) {
+                let subscriber = leg.session;
                 session.end_leg(leg);
+                self.fit_bandwidth(subscriber);
             }
         }
     }
@@ -264,6 +303,7 @@ impl Core {
         self.counters.sessions = self.sessions.iter().count() as u64;
         self.counters.publications = self.sessions.iter().map(|s| s.publications.len() as u64).sum();
         self.counters.legs = self.tracks.legs() as u64;
+        self.counters.available_bps = self.sessions.available_bps();
         self.counters.datagrams_received = io.received_datagrams;
         self.counters.bytes_received = io.received_bytes;
         self.counters.datagrams_sent = io.sent_datagrams;

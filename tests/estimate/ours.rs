@@ -29,6 +29,7 @@ impl Ours {
     pub fn new(wanted_bps: f64) -> Self {
         let mut estimator = SendSideEstimator::new(START_BPS);
         estimator.set_wanted_bps(wanted_bps as u64);
+        estimator.expect_feedback();
         Self {
             estimator,
             source: Source::new(wanted_bps),

@@ -11,6 +11,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic, helpers included")]
 
+mod bandwidth;
 mod client;
 mod feedback;
 mod hostile;

@@ -25,10 +25,10 @@ use crate::control::request::{
 };
 use crate::control::session::{self, LegState, Remotes, Session};
 use crate::control::transport::{Ice, Transport};
-use crate::control::{Control, State};
+use crate::control::{Control, State, media};
 use crate::id::{Mid, SessionId};
 use crate::sdp::{Kind, Negotiation, Remote, SdpError};
-use crate::shard::command::Command;
+use crate::shard::command::{Command, Inspection};
 use crate::time::Clock;
 
 impl Control {
@@ -36,7 +36,9 @@ impl Control {
     pub(super) async fn serve(self: Rc<Self>, request: Request) {
         match request {
             Request::NewSession { app, body, reply } => drop(reply.send(self.new_session(app, body))),
-            Request::GetSession { app, session, reply } => drop(reply.send(self.get_session(&app, session))),
+            Request::GetSession { app, session, reply } => {
+                drop(reply.send(self.get_session(&app, session).await));
+            }
             Request::ListSessions { app, page, reply } => {
                 drop(reply.send(Ok(self.list_sessions(&app, page))))
             }
@@ -146,7 +148,8 @@ impl Control {
         state.run_channels(now);
     }
 
-    fn get_session(&self, app: &AppId, id: SessionId) -> Result<SessionState, RequestError> {
+    async fn get_session(&self, app: &AppId, id: SessionId) -> Result<SessionState, RequestError> {
+        let inspection = self.inspect(app, id).await?;
         let state = self.state.borrow();
         let session = state.session(app, id)?;
         let audio_level = |track| state.tracks.get(track)?.loudness.map(AudioLevelState::from);
@@ -167,7 +170,24 @@ impl Control {
             audio_level: audio_level(pulled.track),
         });
         let channels = state.channels.list(id).into_iter().map(datachannels::channel_state);
-        Ok(SessionState { tracks: published.chain(pulled).collect(), data_channels: channels.collect() })
+        Ok(SessionState {
+            tracks: published.chain(pulled).collect(),
+            data_channels: channels.collect(),
+            available_bitrate_bps: inspection.and_then(|inspection| inspection.available_bps),
+        })
+    }
+
+    /// What the session's shard knows of it; nothing if the session ends meanwhile.
+    async fn inspect(&self, app: &AppId, id: SessionId) -> Result<Option<Inspection>, RequestError> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        let done = {
+            let mut state = self.state.borrow_mut();
+            let session = state.session(app, id)?;
+            let (shard, slot) = (session.shard, session.slot);
+            state.shards.ask(shard, |ack| Command::Inspect { slot, reply, ack })
+        };
+        done.await.map_err(|_| media::stopped())?;
+        Ok(answer.try_recv().ok())
     }
 
     async fn renegotiate(

@@ -261,7 +261,7 @@ impl State {
             cname: track.session.to_string(),
             stream_id: stream_name(stream, track.session),
             track_id: track.name.clone(),
-            transport_cc: false,
+            transport_cc: is_video,
         })
     }
 

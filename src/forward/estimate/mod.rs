@@ -65,6 +65,8 @@ pub struct SendSideEstimator {
     /// The shortest recent time from sending a packet to hearing of it.
     rtt_us: Option<u64>,
     last_feedback: Option<Time>,
+    /// Whether the receiver sends transport-wide feedback.
+    is_answered: bool,
     /// The first packet sent since then.
     unanswered: Option<Time>,
 }
@@ -84,8 +86,14 @@ impl SendSideEstimator {
             remb_bps: None,
             rtt_us: None,
             last_feedback: None,
+            is_answered: false,
             unanswered: None,
         }
+    }
+
+    /// The receiver has agreed to send transport-wide feedback: it can be probed.
+    pub fn expect_feedback(&mut self) {
+        self.is_answered = true;
     }
 
     /// What may be sent, in bits per second.
@@ -134,6 +142,7 @@ impl SendSideEstimator {
         });
         let Some(newest) = newest else { return };
         self.last_feedback = Some(now);
+        self.is_answered = true;
         self.unanswered = None;
         self.note_round_trip(now.since(newest));
         self.update(now);
@@ -155,8 +164,8 @@ impl SendSideEstimator {
             self.rate.back_off(SILENCE_FACTOR, now);
             self.probing.abandon();
         }
-        if self.is_over_remb_only() {
-            return;
+        if !self.is_answered {
+            return; // Nothing would show what came of a probe.
         }
         let situation = Situation {
             estimate_bps: self.available_bps() as f64,
@@ -175,11 +184,6 @@ impl SendSideEstimator {
     /// How many bytes of padding the probe lacks at this moment; 0 without one.
     pub fn probe_owed(&self, now: Time) -> usize {
         self.probing.owed(now).unwrap_or(0)
-    }
-
-    /// The receiver tells its own estimate and nothing else: there is no feedback that a probe would show in.
-    fn is_over_remb_only(&self) -> bool {
-        self.last_feedback.is_none() && self.remb_bps.is_some()
     }
 
     fn update(&mut self, now: Time) {

@@ -12,6 +12,7 @@ use crate::shard::egress::lane::{Lanes, TrackView};
 use crate::shard::egress::plan::Plan;
 use crate::shard::session::Sessions;
 use crate::shard::track::{Track, Tracks};
+use crate::time::Time;
 
 /// Memory of the fan-out, kept between turns.
 pub struct Egress {
@@ -52,14 +53,15 @@ impl Egress {
         sessions: &mut Sessions,
         io: &mut impl Io,
         drops: &mut DropCounts,
+        now: Time,
     ) -> usize {
         let mut sent = 0;
         while let Some(session) = self.next_session() {
             self.plan.clear();
-            match sessions.outlet_mut(session).map(|outlet| outlet.ready()) {
-                Some(Ok((path, sealer))) => {
+            match sessions.outlet_mut(session).map(|outlet| outlet.destination(now)) {
+                Some(Ok(mut to)) => {
                     self.plan(session, tracks);
-                    sent += self.plan.send((&path, sealer), &self.lanes, tracks, io);
+                    sent += self.plan.send(&mut to, &self.lanes, tracks, io);
                 }
                 _ => self.pass_over(session, tracks),
             }

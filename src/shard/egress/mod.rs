@@ -14,9 +14,11 @@ mod fan_out;
 mod lane;
 mod outgoing;
 mod plan;
+mod probe;
 
 pub(super) use dirty::DirtyTracks;
 pub(super) use fan_out::Egress;
+pub(super) use probe::Probers;
 
 use crate::drop_reason::DropReason;
 use crate::forward::keyframe;
@@ -57,7 +59,10 @@ impl Core {
                 self.egress.add(track);
             }
         }
-        let sent = self.egress.fan_out(&mut self.tracks, &mut self.sessions, io, &mut self.counters.drops);
+        let sent = {
+            let Self { tracks, sessions, counters, .. } = self;
+            self.egress.fan_out(tracks, sessions, io, &mut counters.drops, now)
+        };
         while let Some((track, awaited)) = self.egress.remove() {
             self.note_awaited(track, awaited, now);
         }
@@ -80,11 +85,11 @@ impl Core {
     }
 
     /// Answers the NACKs of this turn from the rings.
-    pub(super) fn retransmit(&mut self, io: &mut impl Io) -> usize {
+    pub(super) fn retransmit(&mut self, io: &mut impl Io, now: Time) -> usize {
         let mut wanted = std::mem::take(&mut self.retransmits);
         let count = wanted.len();
         for wanted in wanted.drain(..) {
-            match self.retransmit_one(&wanted, io) {
+            match self.retransmit_within_budget(&wanted, io, now) {
                 Ok(()) => self.counters.retransmissions_sent += 1,
                 Err(reason) => self.drop(reason),
             }
@@ -93,7 +98,29 @@ impl Core {
         count
     }
 
-    fn retransmit_one(&mut self, wanted: &Retransmit, io: &mut impl Io) -> Result<(), DropReason> {
+    fn retransmit_within_budget(
+        &mut self,
+        wanted: &Retransmit,
+        io: &mut impl Io,
+        now: Time,
+    ) -> Result<(), DropReason> {
+        if self.sessions.bandwidth_mut(wanted.session).is_some_and(|bandwidth| !bandwidth.may_retransmit()) {
+            return Err(DropReason::RetransmissionBudget);
+        }
+        let bytes = self.retransmit_one(wanted, io, now)?;
+        if let Some(bandwidth) = self.sessions.bandwidth_mut(wanted.session) {
+            bandwidth.count_retransmitted(bytes);
+        }
+        Ok(())
+    }
+
+    /// Sends a packet again under the SSRC for retransmissions. Returns its length.
+    pub(super) fn retransmit_one(
+        &mut self,
+        wanted: &Retransmit,
+        io: &mut impl Io,
+        now: Time,
+    ) -> Result<usize, DropReason> {
         let track = self.tracks.get_mut(wanted.track).ok_or(DropReason::TrackGone)?;
         let leg = track.leg_mut(wanted.session, wanted.leg).ok_or(DropReason::TrackGone)?;
         let ssrc = leg.rtx_ssrc.ok_or(DropReason::NackWithoutRtx)?;
@@ -110,10 +137,10 @@ impl Core {
         let codec = track.config.codec(packet.payload_type);
         let glance = encoding.layers.look_again(codec, descriptor_of(&track.config, stored), payload);
         let outlet = self.sessions.outlet_mut(wanted.session).ok_or(DropReason::SubscriberNotReady)?;
-        let (path, sealer) = outlet.ready()?;
+        let mut to = outlet.destination(now)?;
         let original = wanted.sequence.to_be_bytes();
         let out = Outgoing {
-            header: header.as_bytes(),
+            header: &header,
             payload: [&original, payload],
             padding: 0,
             ssrc,
@@ -123,6 +150,6 @@ impl Core {
             counters: leg.counters(&glance),
             frame_number_at: shape.frame_number_at(&header),
         };
-        out.send(&path, sealer, io)
+        out.send(&mut to, io)
     }
 }

@@ -3,17 +3,17 @@
 use crate::drop_reason::DropReason;
 use crate::forward::leg::Counters;
 use crate::forward::track_ring::Packet;
-use crate::io::{Io, Path};
+use crate::io::Io;
 use crate::rtp::codec::vp8;
 use crate::rtp::extension::Extension;
 use crate::rtp::header::Header;
-use crate::rtp::srtp::Sealer;
-use crate::rtp::template;
+use crate::rtp::template::{self, HeaderTemplate};
 use crate::shard::command::TrackConfig;
+use crate::shard::session::Destination;
 
 /// What of a packet is whose: `header` and `payload` are all subscribers', the rest is this one's.
 pub struct Outgoing<'a> {
-    pub header: &'a [u8],
+    pub header: &'a HeaderTemplate,
     /// In two parts because a retransmission's begins with the original sequence number; the second holds
     /// the picture's counters.
     pub payload: [&'a [u8]; 2],
@@ -31,15 +31,21 @@ pub struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// Writes the packet into transmit memory, seals it there, lets it go.
-    pub fn send(&self, path: &Path, sealer: &Sealer, io: &mut impl Io) -> Result<(), DropReason> {
+    /// Writes the packet into transmit memory, seals it there, lets it go. Returns its length.
+    pub fn send(&self, to: &mut Destination<'_>, io: &mut impl Io) -> Result<usize, DropReason> {
         let [first, second] = self.payload;
         let padding = usize::from(self.padding);
-        let len = self.header.len() + first.len() + second.len() + padding + sealer.rtp_overhead();
-        let room = io.reserve(path, len).ok_or(DropReason::SendBufferFull)?;
-        let (head, rest) = room.split_at_mut(self.header.len());
-        head.copy_from_slice(self.header);
+        let header = self.header.as_bytes();
+        let len = header.len() + first.len() + second.len() + padding + to.sealer.rtp_overhead();
+        let room = io.reserve(&to.path, len).ok_or(DropReason::SendBufferFull)?;
+        let (head, rest) = room.split_at_mut(header.len());
+        head.copy_from_slice(header);
         template::patch(head, self.index as u16, self.timestamp, self.ssrc);
+        if let Some(at) = self.header.remembered()
+            && let Some(sequence) = to.count_sent(len)
+        {
+            template::put_u16(head, at, sequence);
+        }
         let (one, rest) = rest.split_at_mut(first.len());
         one.copy_from_slice(first);
         let (two, rest) = rest.split_at_mut(second.len());
@@ -56,9 +62,9 @@ impl Outgoing<'_> {
         if self.padding > 0 {
             template::pad(head, rest, self.padding);
         }
-        sealer.protect_rtp(room, self.header.len(), self.index);
+        to.sealer.protect_rtp(room, header.len(), self.index);
         io.commit(len);
-        Ok(())
+        Ok(len)
     }
 }
 

@@ -3,10 +3,10 @@
 use crate::drop_reason::{DropCounts, DropReason};
 use crate::forward::coalesce::{Coalescer, Coalescing, Item, Placed};
 use crate::forward::leg::Numbered;
-use crate::io::{Io, Path};
-use crate::rtp::srtp::Sealer;
+use crate::io::Io;
 use crate::shard::egress::lane::Lanes;
 use crate::shard::egress::outgoing::Outgoing;
+use crate::shard::session::Destination;
 use crate::shard::track::Tracks;
 
 /// A packet for one subscriber, by places in [`Lanes`].
@@ -65,7 +65,7 @@ impl Plan {
     /// Sends everything. Returns how many packets left.
     pub fn send(
         &mut self,
-        (path, sealer): (&Path, &Sealer),
+        to: &mut Destination<'_>,
         lanes: &Lanes,
         tracks: &Tracks,
         io: &mut impl Io,
@@ -79,8 +79,8 @@ impl Plan {
         let mut sent = 0;
         for placed in order {
             let Some(planned) = self.packets.get(placed.at) else { continue };
-            match planned.send(placed.padding, (path, sealer), lanes, tracks, io) {
-                Ok(()) => sent += 1,
+            match planned.send(placed.padding, to, lanes, tracks, io) {
+                Ok(_) => sent += 1,
                 Err(reason) => self.drops.count(reason),
             }
         }
@@ -92,11 +92,11 @@ impl Planned {
     fn send(
         &self,
         padding: u8,
-        (path, sealer): (&Path, &Sealer),
+        to: &mut Destination<'_>,
         lanes: &Lanes,
         tracks: &Tracks,
         io: &mut impl Io,
-    ) -> Result<(), DropReason> {
+    ) -> Result<usize, DropReason> {
         let lane = lanes.all.get(self.lane).ok_or(DropReason::TrackGone)?;
         let header = lanes.header(self.header).ok_or(DropReason::CodecNotNegotiated)?;
         let fresh = lanes.packet(self.packet).ok_or(DropReason::TrackGone)?;
@@ -105,7 +105,7 @@ impl Planned {
         let Numbered { index, timestamp, is_empty, counters } = self.numbered;
         let payload = if is_empty { &[] } else { encoding.ring.bytes(fresh.payload.clone()) };
         let out = Outgoing {
-            header: header.as_bytes(),
+            header,
             payload: [&[], payload],
             padding,
             ssrc: self.ssrc,
@@ -115,6 +115,6 @@ impl Planned {
             counters,
             frame_number_at: self.frame_number_at,
         };
-        out.send(path, sealer, io)
+        out.send(to, io)
     }
 }

@@ -1,0 +1,93 @@
+//! What a shard keeps of the path to one subscriber of video, beside its session: the estimate of its
+//! bandwidth, and how much of it retransmissions may take.
+//!
+//! Sessions with audio alone have none: they report nothing, and what they get is small.
+
+use crate::forward::estimate::{START_BPS, SendSideEstimator};
+use crate::time::Time;
+
+/// Retransmissions may take this part of what is sent: a path that loses more is not helped by sending more.
+const RETRANSMITTED_PERCENT: i64 = 35;
+/// What may be saved up: the losses of one burst of a 5 Mb/s stream over a tenth of a second.
+const RETRANSMITTED_BYTES_MAX: i64 = 64 * 1_024;
+
+/// What a video of unknown rate may need: enough for 720p. Probing for it goes on until the estimate is there.
+pub const WANTED_PER_VIDEO_BPS: u64 = 2_500_000;
+
+pub struct Bandwidth {
+    pub estimator: SendSideEstimator,
+    /// The receiver reports, or will: without that the estimate means nothing.
+    is_reported: bool,
+    /// Bytes that may be sent again; below zero after one packet too many.
+    retransmittable: i64,
+    /// It is in the shard's list of those that probe.
+    pub is_listed: bool,
+}
+
+impl Bandwidth {
+    pub fn new() -> Self {
+        Self {
+            estimator: SendSideEstimator::new(START_BPS),
+            is_reported: false,
+            retransmittable: RETRANSMITTED_BYTES_MAX,
+            is_listed: false,
+        }
+    }
+
+    /// The receiver has agreed to report when packets arrive.
+    pub fn expect_reports(&mut self) {
+        self.is_reported = true;
+        self.estimator.expect_feedback();
+    }
+
+    /// What the path carries, in bits per second, of everything sent to the session. `None` for a receiver that
+    /// reports nothing to estimate it by.
+    pub fn available_bps(&self) -> Option<u64> {
+        self.is_reported.then(|| self.estimator.available_bps())
+    }
+
+    /// The receiver's own estimate.
+    pub fn on_remb(&mut self, bps: u64) {
+        self.is_reported = true;
+        self.estimator.on_remb(bps);
+    }
+
+    /// Notes a packet that leaves. Returns its transport-wide sequence number.
+    pub fn count_sent(&mut self, bytes: usize, now: Time) -> u16 {
+        let more = self.retransmittable + bytes as i64 * RETRANSMITTED_PERCENT / 100;
+        self.retransmittable = more.min(RETRANSMITTED_BYTES_MAX);
+        self.estimator.on_sent(bytes, now)
+    }
+
+    /// Whether there is something left of the budget for retransmissions.
+    pub fn may_retransmit(&self) -> bool {
+        self.retransmittable > 0
+    }
+
+    /// Takes a packet that has been sent, and counted as such, off the budget for retransmissions.
+    pub fn count_retransmitted(&mut self, bytes: usize) {
+        self.retransmittable -= bytes as i64 * (100 + RETRANSMITTED_PERCENT) / 100;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retransmissions_take_a_part_of_what_is_sent_and_what_was_saved_up() {
+        let mut bandwidth = Bandwidth::new();
+        let (mut sent, mut again) = (0, 0);
+        for _ in 0..1_000 {
+            bandwidth.count_sent(1_000, Time(0));
+            sent += 1_000;
+            while bandwidth.may_retransmit() {
+                bandwidth.count_sent(1_000, Time(0));
+                bandwidth.count_retransmitted(1_000);
+                again += 1_000;
+            }
+        }
+        let allowed = RETRANSMITTED_BYTES_MAX + sent * RETRANSMITTED_PERCENT / 100;
+        assert!((allowed - 1_000..=allowed + 1_000).contains(&again), "{again} of {sent}");
+    }
+}
