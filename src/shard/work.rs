@@ -6,7 +6,6 @@ use crate::id::{LegId, MediaKind, SessionSlot, TrackKey};
 use crate::io::{IoCounters, Path};
 use crate::rtp::extension::Extension;
 use crate::rtp::srtp::{Opener, Sealer};
-use crate::shard::Core;
 use crate::shard::bandwidth::{Bandwidth, WANTED_PER_VIDEO_BPS};
 use crate::shard::command::{Command, Event, Inspection, LegConfig, PublicationConfig};
 use crate::shard::neighbour::{Body, Record};
