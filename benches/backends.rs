@@ -98,7 +98,7 @@ impl<I: Io> Hall<I> {
     fn frame(&mut self, publisher: usize) {
         let (peer, stream, socket) = &mut self.publishers[publisher];
         stream.next_frame();
-        stream.vary(self.scene.spread);
+        stream.vary(self.scene.spread, publisher as u64);
         for at in 0..self.scene.packets {
             let packet = stream.packet(&peer.sealer, at + 1 == self.scene.packets);
             socket.send_to(packet, self.shard).expect("loopback takes it");

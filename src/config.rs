@@ -150,10 +150,16 @@ pub struct Config {
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Demo::Auto)]
     demo: Demo,
 
-    /// How packets reach the kernel; udp: system calls, on any Linux; uring: io_uring, from Linux 6.0 on, to
-    /// compare on your host
+    /// How packets reach the network; udp: system calls, on any Linux; uring: io_uring, from Linux 6.0 on; xdp:
+    /// past the kernel's IP stack and firewall, needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF, steps down where it
+    /// must; auto: xdp if the driver takes part, else the faster of the others. The log says what it came to
     #[arg(long, value_name = "BACKEND", value_enum, default_value_t = Backend::Udp)]
     pub io: Backend,
+
+    /// Interface that packets take past the stack, with xdp [default: that of an advertised address, else of
+    /// the default route]
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
 
     /// How long packets of audio may wait for others of audio, in microseconds, so that several speakers' packets to
     /// one listener leave in one send; video never waits
@@ -170,12 +176,12 @@ pub struct Config {
     pub placement: Placement,
 
     /// Most packets to one subscriber in one segmented send: the length of a burst towards its access link
-    #[arg(long, value_name = "N", default_value = "16", value_parser = within::<u8>(1..=64))]
+    #[arg(long, value_name = "N", default_value = "10", value_parser = within::<u8>(1..=64))]
     pub gso_segments: u8,
 
     /// RTP padding that a packet may get so that it fits a segmented send with others, in percent of its size;
     /// 0: none
-    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = within::<u8>(0..=50))]
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = within::<u8>(0..=50))]
     pub padding_percent: u8,
 
     /// Send each datagram by itself, without generic segmentation offload (to rule a driver out)

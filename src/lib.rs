@@ -41,6 +41,7 @@
 //! ```
 
 pub mod api;
+pub mod backend;
 pub mod bench;
 pub mod config;
 pub mod control;

@@ -20,16 +20,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::api::{self, ApiState, Apps, Limits};
-use crate::config::{App, Backend, Config, ConfigError};
+use crate::backend::{self, ShardIo};
+use crate::config::{App, Config, ConfigError};
 use crate::control::request::ControlHandle;
 use crate::control::transport::Identity;
 use crate::control::{self, Control};
 use crate::demo::{self, DemoApp};
 use crate::forward::coalesce::Coalescing;
 use crate::id::ShardId;
-use crate::io::udp::{UdpIo, UdpOptions};
-use crate::io::uring::{UringError, UringIo};
-use crate::io::{Bell, BindError, Io};
+use crate::io::{Bell, Io};
 use crate::shard::{Shard, ShardSettings};
 use crate::stats::Snapshots;
 use crate::time::Clock;
@@ -103,7 +102,7 @@ pub fn run(
     let clock = Clock::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(bind_http(config.http)).map_err(ServerError::Start)?;
-    let sockets = bind_shards(&config)?;
+    let sockets = backend::open(&config)?;
     let bells: Vec<_> = sockets.iter().map(|(io, bell)| (bell.clone(), io.local_addr().port())).collect();
     let (ends, control) = wire(&bells, TRACKS_MAX)?;
     let snapshots = Arc::new(Snapshots::new(ends.len() as u16));
@@ -148,69 +147,6 @@ pub fn run(
     Ok(())
 }
 
-/// The backend of one shard, until it is on its thread: from there on its type is known.
-enum ShardIo {
-    Udp(Box<UdpIo>),
-    Uring(Box<UringIo>),
-}
-
-impl ShardIo {
-    fn bind(
-        backend: Backend,
-        address: SocketAddr,
-        bell: Bell,
-        options: UdpOptions,
-    ) -> Result<Self, StartError> {
-        match backend {
-            Backend::Udp => match UdpIo::bind(address, bell, options) {
-                Ok(io) => Ok(Self::Udp(Box::new(io))),
-                Err(error) => Err(port_error(&error)),
-            },
-            Backend::Uring => match UringIo::bind(address, bell, options) {
-                Ok(io) => Ok(Self::Uring(Box::new(io))),
-                Err(error) => Err(uring_error(error)),
-            },
-        }
-    }
-
-    fn local_addr(&self) -> SocketAddr {
-        match self {
-            Self::Udp(io) => io.local_addr(),
-            Self::Uring(io) => io.local_addr(),
-        }
-    }
-}
-
-fn port_error(BindError { addr, source }: &BindError) -> StartError {
-    let remedy = "choose free ports of an address of this host with --udp-port and --udp-bind";
-    let (value, problem) = (addr.port().to_string(), source.to_string());
-    StartError { flag: "--udp-port", value, problem, remedy }
-}
-
-fn uring_error(error: UringError) -> StartError {
-    match error {
-        UringError::Bind(error) => port_error(&error),
-        UringError::Ring(error) => {
-            let (value, problem) = ("uring".to_owned(), error.to_string());
-            StartError { flag: "--io", value, problem, remedy: UringError::RING_REMEDY }
-        }
-    }
-}
-
-/// One socket per shard, with the bell that wakes its thread.
-fn bind_shards(config: &Config) -> Result<Vec<(ShardIo, Bell)>, ServerError> {
-    let mut sockets = Vec::new();
-    for shard in 0..config.shard_cores.len() {
-        let port = config.udp_port_of(ShardId(shard as u16));
-        let address = SocketAddr::new(config.udp_bind, port);
-        let options = UdpOptions { gso_segments_max: config.segments_max(), ..UdpOptions::default() };
-        let bell = Bell::new()?;
-        let io = ShardIo::bind(config.io, address, bell.clone(), options).map_err(ServerError::Start)?;
-        sockets.push((io, bell));
-    }
-    Ok(sockets)
-}
-
 fn start_shards(
     config: &Config,
     clock: Clock,
@@ -225,6 +161,7 @@ fn start_shards(
         threads.push(match io {
             ShardIo::Udp(io) => start_shard(seat, *io, settings, ends)?,
             ShardIo::Uring(io) => start_shard(seat, *io, settings, ends)?,
+            ShardIo::Xdp(io) => start_shard(seat, *io, settings, ends)?,
         });
     }
     Ok(threads)

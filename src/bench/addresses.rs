@@ -12,6 +12,19 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// `first` is the first address of a prefix of this length.
+    pub fn new(first: IpAddr, len: u8) -> Self {
+        Self { first, len }
+    }
+
+    pub fn first(self) -> IpAddr {
+        self.first
+    }
+
+    pub fn len(self) -> u8 {
+        self.len
+    }
+
     pub fn is_ipv6(self) -> bool {
         self.first.is_ipv6()
     }

@@ -147,7 +147,7 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
 /// Datagrams that the kernel dropped at the UDP sockets with these local ports, because their buffers were full.
 pub fn udp_drops(ports: &[u16]) -> u64 {
     let table = |path| fs::read_to_string(path).unwrap_or_default();
-    let tables = [table("/proc/net/udp"), table("/proc/net/udp6")];
+    let tables = [table("/proc/thread-self/net/udp"), table("/proc/thread-self/net/udp6")];
     tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(|line| drops_of(line, ports)).sum()
 }
 

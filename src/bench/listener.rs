@@ -82,7 +82,6 @@ impl Listener {
                 let first = u64::from(header.sequence);
                 let index = stream.map_or(first, |stream| stream.replay.estimate(header.sequence));
                 let stamp = decrypt(packet, &header, index, opener, scratch);
-                tally.decrypted += u64::from(self.is_measured);
                 if stamp.is_none_or(|stamp| usize::from(stamp.track) >= self.tracks.len()) {
                     tally.corrupt += 1;
                     return Heard::Nothing;
@@ -173,6 +172,7 @@ impl Stream {
         }
         let sent = stamp.map_or_else(|| tracks[self.track].of(number), |stamp| stamp.sent);
         let counts = is_measured && tally.window.has(sent);
+        tally.decrypted += u64::from(counts && stamp.is_some());
         if self.replay.check(index).is_err() {
             tally.duplicates += u64::from(counts);
             return 0;

@@ -27,6 +27,7 @@ mod settings;
 pub mod sink;
 mod socket;
 mod speaker;
+mod stretch;
 mod tally;
 mod target;
 mod transport;

@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::BenchError;
+use super::capacity::CapacityReport;
 use super::cpu::{CpuReading, CpuUse};
 use super::host::HostFacts;
 use super::settings::Common;
@@ -30,6 +31,8 @@ pub struct Report {
     pub joins: JoinReport,
     pub memory: Option<MemoryReport>,
     pub phases: Vec<PhaseReport>,
+    /// Of a search for the largest room.
+    pub capacity: Option<CapacityReport>,
     /// Delays of each phase against the first: the price of a storm.
     pub p99_against_first: Vec<f64>,
     /// Why these figures may not be the server's. Empty if nothing speaks against them.
@@ -213,6 +216,18 @@ impl JoinReport {
             heard_us: Percentiles::of(heard),
         }
     }
+
+    /// These joins and later ones; percentiles are those of the later.
+    pub fn and_then(self, later: &Self) -> Self {
+        Self {
+            wanted: self.wanted + later.wanted,
+            joined: self.joined + later.joined,
+            failed: self.failed + later.failed,
+            failures: self.failures.into_iter().chain(later.failures.clone()).collect(),
+            seconds: self.seconds + later.seconds,
+            ..*later
+        }
+    }
 }
 
 impl MemoryReport {
@@ -235,10 +250,12 @@ impl PhaseReport {
         let seconds = (window.until - window.from).as_secs_f64();
         let sent: u64 = tally.sent.iter().sum();
         let expected = sent * listeners as u64;
-        // A client that joined late can have heard some; they are not in `expected`.
-        let lost = expected.saturating_sub(tally.received);
+        // Of those that a sink took away, the bytes are those of the others.
+        let received: u64 = tally.per_listener.values().sum();
+        let bytes = tally.received_bytes as f64 * received as f64 / tally.received.max(1) as f64;
+        let lost = expected.saturating_sub(received);
         let lost_by = |received: &u64| sent.saturating_sub(*received);
-        let worst = tally.per_listener.iter().map(lost_by).max().unwrap_or_default();
+        let worst = tally.per_listener.values().map(lost_by).max().unwrap_or_default();
         let delay_curve = curve(&tally.delay_us);
         Self {
             name: name.to_owned(),
@@ -246,10 +263,10 @@ impl PhaseReport {
             listeners,
             sent,
             expected,
-            received: tally.received,
+            received,
             lost,
             loss: ratio(lost, expected),
-            listeners_with_loss: tally.per_listener.iter().filter(|received| lost_by(received) > 0).count(),
+            listeners_with_loss: tally.per_listener.values().filter(|received| lost_by(received) > 0).count(),
             worst_loss: ratio(worst, sent),
             duplicates: tally.duplicates,
             reordered: tally.reordered,
@@ -258,8 +275,8 @@ impl PhaseReport {
             delay_us: Percentiles::of(&tally.delay_us),
             spread_us: Percentiles::of(&tally.spread_us()),
             packets_in_per_second: sent as f64 / seconds,
-            packets_out_per_second: tally.received as f64 / seconds,
-            goodput_bps: tally.received_bytes as f64 * 8.0 / seconds,
+            packets_out_per_second: received as f64 / seconds,
+            goodput_bps: bytes * 8.0 / seconds,
             cpu: CpuReport::new(before, after),
             server: ServerReport::new(before, after),
             generator: GeneratorReport::new(tally, before, after),
@@ -269,7 +286,7 @@ impl PhaseReport {
     }
 
     /// What speaks against taking this phase for the server's doing.
-    fn doubts(&self) -> Vec<String> {
+    pub fn doubts(&self) -> Vec<String> {
         let GeneratorReport { threads_busy, receive_drops, send_failures, lateness_us, .. } = &self.generator;
         let mut doubts = Vec::new();
         let name = &self.name;
@@ -370,8 +387,13 @@ impl Report {
             memory,
             p99_against_first: phases.iter().map(|phase| ratio(phase.delay_us.p99, first)).collect(),
             phases,
+            capacity: None,
             doubts,
         }
+    }
+
+    pub fn with_capacity(self, capacity: CapacityReport) -> Self {
+        Self { capacity: Some(capacity), p99_against_first: Vec::new(), ..self }
     }
 
     /// Shows it on standard output.
@@ -397,23 +419,34 @@ impl Report {
         Ok(())
     }
 
-    fn text(&self) -> String {
-        let Self { host, program: Program { version, git_commit, build }, joins, .. } = self;
+    /// What was measured, where and by what.
+    pub fn head(&self) -> String {
+        let Program { version, git_commit, build } = &self.program;
         let commit = git_commit.as_deref().map(|commit| format!(" ({commit})")).unwrap_or_default();
-        let (speakers, tracks) = (self.speakers, self.tracks);
-        let mut text = format!("\n{}", host.text());
-        text +=
-            &format!("fanline {version}{commit}, {build} build; {speakers} speakers, {tracks} tracks\n\n");
+        let (speakers, tracks, host) = (self.speakers, self.tracks, self.host.text());
+        format!("{host}fanline {version}{commit}, {build} build; {speakers} speakers, {tracks} tracks\n")
+    }
+
+    fn text(&self) -> String {
+        let joins = &self.joins;
+        let mut text = format!("\n{}\n", self.head());
         text += &join_lines("joined", joins);
         if let Some(memory) = &self.memory {
             let per_listener = memory.per_listener_bytes.unwrap_or_default() as f64 / 1_024.0;
             text += &line("server memory", &format!("{per_listener:.1} KiB per listener"));
         }
-        for (phase, against) in self.phases.iter().zip(&self.p99_against_first) {
+        for (at, phase) in self.phases.iter().enumerate() {
             text += &phase_lines(phase);
-            if *against != 1.0 {
+            if let Some(against) = self.p99_against_first.get(at).filter(|_| at > 0) {
                 text += &line("p99 against the first phase", &format!("× {against:.2}"));
             }
+        }
+        if let Some(capacity) = &self.capacity {
+            let CapacityReport { listeners, listeners_per_core, server_cores, limit, .. } = capacity;
+            text += &format!(
+                "\n{listeners} listeners on {server_cores} cores, {listeners_per_core:.0} per core\n"
+            );
+            text += &line("why not more", limit);
         }
         self.doubts.iter().for_each(|doubt| text += &format!("\nDOUBT  {doubt}"));
         text + "\n"

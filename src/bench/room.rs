@@ -2,9 +2,9 @@
 //!
 //! Read [`run`] first. A [`Room`] is open from then until it is dropped; [`Room::join`] brings listeners in,
 //! [`Room::measure`] counts for a while, with a storm of joins meanwhile if asked for. This thread speaks HTTP and
-//! keeps the books; the media is on the threads of [`super::worker`].
+//! keeps the books; the media is on the threads of `super::worker`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use super::media::Departures;
 use super::report::{JoinReport, MemoryReport, PhaseReport, Progress, Readings, Report};
 use super::settings::Common;
 use super::speaker::Source;
+use super::stretch::Stretch;
 use super::tally::{Tally, Window, histogram};
 use super::target::Target;
 use super::transport::Remote;
@@ -64,11 +65,18 @@ pub struct Settings {
 /// # Errors
 /// The room could not be opened, or a report could not be written.
 pub fn run(settings: Settings) -> Result<(), BenchError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| BenchError(format!("no runtime: {error}")))?;
-    let report = runtime.block_on(measure(&settings))?;
+    let report = block_on(measure(&settings))?;
     report.print();
     report.write(settings.common.json.as_deref(), settings.common.html.as_deref())
+}
+
+/// Runs a measurement on this thread.
+pub(super) fn block_on(
+    measurement: impl Future<Output = Result<Report, BenchError>>,
+) -> Result<Report, BenchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| BenchError(format!("no runtime: {error}")))?;
+    runtime.block_on(measurement)
 }
 
 async fn measure(settings: &Settings) -> Result<Report, BenchError> {
@@ -90,6 +98,9 @@ pub struct Room {
     settings: Common,
     clock: Clock,
     target: Target,
+    link: Stretch,
+    /// Clients whose packets the sink takes.
+    sunk: BTreeSet<usize>,
     identity: Arc<Identity>,
     tracks: Arc<[Departures]>,
     /// What listeners pull: sessions and names.
@@ -154,6 +165,13 @@ const LEAD: Duration = Duration::from_millis(300);
 /// From the last packet that counts to the end of counting: a packet later than this is lost.
 const DRAIN: Duration = Duration::from_millis(1_000);
 
+/// With a sink, whose counts are read while nothing is under way: after this much silence, before and after.
+const LEAD_WITH_SILENCE: Duration = Duration::from_millis(900);
+const DRAIN_OF_SINK: Duration = Duration::from_millis(600);
+
+/// Reading ten thousand counts takes some 20 ms.
+const AHEAD_US: u64 = 100_000;
+
 /// Joins whose HTTP requests are under way at a time; a browser's backend has as many connections or more.
 const IN_FLIGHT_MAX: usize = 256;
 
@@ -161,7 +179,11 @@ impl Room {
     /// Starts the server, if it is ours to start, and the speakers.
     pub async fn open(settings: &Common) -> Result<Self, BenchError> {
         let (server_cores, generator_cores) = settings.cores()?;
-        let target = Target::find(settings, server_cores)?;
+        let mut settings = settings.clone();
+        let link = Stretch::make(&mut settings)?;
+        let target = Target::find(&settings, server_cores, link.pair.as_ref())?;
+        // Threads and sockets that are made from here on are at the clients' end.
+        link.enter()?;
         if let Some(&core) = generator_cores.last() {
             core_affinity::set_for_current(core_affinity::CoreId { id: core });
         }
@@ -185,9 +207,11 @@ impl Room {
             workers.push(started.map_err(|error| BenchError(format!("no generator thread: {error}")))?);
         }
         let mut room = Self {
-            settings: settings.clone(),
+            settings,
             clock,
             target,
+            link,
+            sunk: BTreeSet::new(),
             identity,
             tracks,
             pulls: Arc::new([]),
@@ -254,8 +278,7 @@ impl Room {
 
     /// Brings listeners in, who count from the next measurement on.
     pub async fn join(&mut self, count: usize, per_second: u32) -> Result<JoinReport, BenchError> {
-        let room_left = self.settings.client_net.capacity() * self.workers.len();
-        if self.clients + count >= room_left {
+        if self.clients + count + 1 >= self.settings.client_net.capacity() {
             let net = self.settings.client_net;
             return Err(BenchError(format!("--client-net {net}: too few addresses for {count} listeners")));
         }
@@ -287,23 +310,47 @@ impl Room {
         seconds: u64,
         storm: Option<Joins>,
     ) -> Result<PhaseReport, BenchError> {
-        let from = self.clock.now() + LEAD;
-        let window = Window { from, until: from + Duration::from_secs(seconds) };
+        let lead = if self.link.sink.is_some() { LEAD_WITH_SILENCE } else { LEAD };
+        let from = self.clock.now() + lead;
+        let silence_us = self.link.sink.as_ref().map_or(0, |_| LEAD_WITH_SILENCE.as_micros() as u64);
+        let window = Window { from, until: from + Duration::from_secs(seconds), silence_us };
         self.workers.iter().for_each(|worker| worker.tell(Order::Measure(window)));
         self.progress.phase(name);
         let listeners = self.listeners;
+        self.drive(Joins::NONE, Until::Time(Time(window.from.0 - AHEAD_US))).await;
+        let sunk_before = self.sunk_packets()?;
         self.drive(Joins::NONE, Until::Time(window.from)).await;
-        let before = self.read().await;
+        let mut before = self.read().await;
         self.drive(storm.unwrap_or(Joins::NONE), Until::Time(window.until)).await;
-        let after = self.read().await;
+        let mut after = self.read().await;
         let joins = storm.map(|storm| self.join_report(storm.left, Duration::from_secs(seconds)));
+        self.drive(Joins::NONE, Until::Time(window.until + DRAIN_OF_SINK)).await;
+        let sunk_after = self.sunk_packets()?;
         self.drive(Joins::NONE, Until::Time(window.until + DRAIN)).await;
         self.workers.iter().for_each(|worker| worker.tell(Order::Collect));
         self.drive(Joins::NONE, Until::Collected).await;
         let mut tallies = std::mem::take(&mut self.tallies).into_iter();
         let mut tally = tallies.next().ok_or_else(|| BenchError("a generator thread has stopped".into()))?;
         tallies.for_each(|other| tally.add(other));
+        for (client, packets) in &sunk_before {
+            let taken = sunk_after.get(client).map_or(0, |after| after - packets);
+            *tally.per_listener.entry(*client).or_default() += taken;
+            before.packets += packets;
+            after.packets += packets + taken;
+        }
         Ok(PhaseReport::new(name, listeners, &tally, &before, &after, joins))
+    }
+
+    /// What the sink has counted so far, by client.
+    fn sunk_packets(&self) -> Result<BTreeMap<usize, u64>, BenchError> {
+        let Some(sink) = &self.link.sink else { return Ok(BTreeMap::new()) };
+        let packets = |client: &usize| Ok((*client, sink.packets(address_of(*client) as u16)?));
+        let counted: Result<_, std::io::Error> = self.sunk.iter().map(packets).collect();
+        counted.map_err(|error| BenchError(format!("the sink's counts cannot be read: {error}")))
+    }
+
+    pub fn server_cores(&self) -> usize {
+        self.target.cores.len()
     }
 
     /// What the host and the server tell about themselves at this moment.
@@ -406,8 +453,7 @@ impl Room {
         let Entered { client, remote, credentials } = entered;
         let worker = self.workers.get(client % self.workers.len());
         let worker = worker.ok_or_else(|| BenchError("the generator has no core".into()))?;
-        // The first address of a prefix names the network.
-        let address = client / self.workers.len() + 1;
+        let address = address_of(client);
         worker.tell(Order::Join(Box::new(Join { client, address, remote, credentials, role })));
         Ok(())
     }
@@ -426,6 +472,12 @@ impl Room {
                 if let Some(began) = self.began.remove(&client) {
                     self.heard_us.saturating_record(at.since(began));
                     self.listeners += usize::from(is_measured);
+                    // A storm's listeners are there for their joins; their packets need no counting.
+                    let is_sampled = client.is_multiple_of(self.settings.sample as usize);
+                    if let Some(sink) = self.link.sink.as_ref().filter(|_| !is_sampled) {
+                        let sunk = sink.sink(address_of(client) as u16).is_ok();
+                        self.sunk.extend(Some(client).filter(|_| sunk && is_measured));
+                    }
                 }
             }
             News::Failed { client, problem } => {
@@ -463,6 +515,11 @@ async fn enter(
     let local = Local { credentials: &credentials, fingerprint: &identity.fingerprint };
     backend.answer(&session, &description::answer(&local, &offer)?).await?;
     Ok(Entered { client, remote, credentials })
+}
+
+/// The number of a client's address: the first of a prefix names the network.
+fn address_of(client: usize) -> usize {
+    client + 1
 }
 
 /// RFC 8839 §5.4: at least 24 and 128 bits of randomness.

@@ -90,6 +90,17 @@ pub struct Common {
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Generator")]
     generator_cores: Vec<CoreRange>,
 
+    /// What is between the server and its clients. veth: a server of this program's own and the clients are each in
+    /// a network namespace of their own, made for the measurement
+    #[arg(long, value_name = "LINK", value_enum, default_value_t = Link::Host, help_heading = "Generator")]
+    #[arg(conflicts_with = "api")]
+    pub link: Link,
+
+    /// Count the packets of all listeners but the sampled ones in XDP, before they cost the generator anything;
+    /// speakers then pause before and after a measurement. For rooms that no generator could receive
+    #[arg(long, help_heading = "Generator")]
+    pub sink: bool,
+
     /// Addresses of the clients, local to this host: one for each client of a thread
     #[arg(long, value_name = "PREFIX", default_value = "127.64.0.0/10", help_heading = "Generator")]
     pub client_net: Prefix,
@@ -113,6 +124,14 @@ pub enum Media {
     Audio,
     Video,
     Both,
+}
+
+/// What is between the server and its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Link {
+    /// What this host has: loopback, unless --client-net is elsewhere
+    Host,
+    Veth,
 }
 
 /// When the frames of several speakers are due.

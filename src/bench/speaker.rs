@@ -138,6 +138,9 @@ impl Source {
         let frame = self.frames;
         self.frames += 1;
         self.due = self.first_due.plus_us(self.frames * self.shape.frame_interval_us());
+        if tally.window.is_silent(due) {
+            return;
+        }
         let is_key = self.shape.kind == Kind::Video && due >= self.next_key_frame;
         if is_key {
             let interval = self.shape.key_frame_interval_us;

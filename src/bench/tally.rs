@@ -3,6 +3,8 @@
 //! A packet belongs to the measurement in which it was *sent*: so what was sent and what should have come are the
 //! same packets, to the last one, however long they take.
 
+use std::collections::BTreeMap;
+
 use hdrhistogram::Histogram;
 
 use crate::time::Time;
@@ -12,11 +14,20 @@ use crate::time::Time;
 pub struct Window {
     pub from: Time,
     pub until: Time,
+    /// No packet is sent for so long, in µs, before and after: where packets are counted by others, who cannot
+    /// tell when they were sent.
+    pub silence_us: u64,
 }
 
 impl Window {
     /// Nothing is sent in it.
-    pub const NEVER: Window = Window { from: Time::NEVER, until: Time::NEVER };
+    pub const NEVER: Window = Window { from: Time::NEVER, until: Time::NEVER, silence_us: 0 };
+
+    /// Whether speakers keep silent at this moment.
+    pub fn is_silent(&self, at: Time) -> bool {
+        let before = self.from.0.saturating_sub(self.silence_us) <= at.0 && at < self.from;
+        before || self.until <= at && at < self.until.plus_us(self.silence_us)
+    }
 
     pub fn has(&self, sent: Time) -> bool {
         self.from <= sent && sent < self.until
@@ -45,8 +56,8 @@ pub struct Tally {
     pub decrypted: u64,
     /// First and last arrival of each packet, by track and number.
     pub arrivals: Vec<Vec<Spread>>,
-    /// Packets that each measured listener got.
-    pub per_listener: Vec<u64>,
+    /// Packets that each measured listener got, by client.
+    pub per_listener: BTreeMap<usize, u64>,
 }
 
 /// The delays of one packet over its listeners, in µs.
@@ -87,7 +98,7 @@ impl Tally {
             corrupt: 0,
             decrypted: 0,
             arrivals: vec![Vec::new(); tracks],
-            per_listener: Vec::new(),
+            per_listener: BTreeMap::new(),
         }
     }
 
@@ -145,7 +156,7 @@ mod tests {
     use super::*;
 
     fn tally() -> Tally {
-        Tally::new(Window { from: Time(100), until: Time(200) }, 2)
+        Tally::new(Window { from: Time(100), until: Time(200), silence_us: 30 }, 2)
     }
 
     #[test]
@@ -155,6 +166,14 @@ mod tests {
             tally.sent(1, Time(at), 3);
         }
         assert_eq!((tally.sent, tally.lateness_us.len()), (vec![0, 2], 2));
+    }
+
+    #[test]
+    fn speakers_keep_silent_around_a_window_and_speak_in_it() {
+        let window = tally().window;
+        let silent: Vec<_> = (60..240).filter(|at| window.is_silent(Time(*at))).collect();
+        assert_eq!(silent, (70..100).chain(200..230).collect::<Vec<_>>());
+        assert!(!Window::NEVER.is_silent(Time(5)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use super::BenchError;
 use super::cpu::{self, CpuReading};
 use super::http::Backend;
+use super::netns::Pair;
 use super::settings::Common;
 
 pub struct Target {
@@ -24,18 +25,19 @@ pub struct Target {
 /// Killed when dropped.
 struct OwnServer(Child);
 
-/// The app that a server of our own is started with. It listens on loopback alone.
+/// The app that a server of our own is started with. It listens where nobody else comes.
 const APP_ID: &str = "bench";
 const APP_SECRET: &str = "only-for-this-measurement";
 
 impl Target {
-    pub fn find(settings: &Common, cores: Vec<usize>) -> Result<Self, BenchError> {
+    /// Starts a server if none is named; in the near end of `link` if there is one.
+    pub fn find(settings: &Common, cores: Vec<usize>, link: Option<&Pair>) -> Result<Self, BenchError> {
         let Common { api, app_id, app_secret, server_pid, .. } = settings;
         if let (Some(api), Some(id), Some(secret)) = (api, app_id, app_secret) {
             let backend = Backend::new(api, id, secret)?;
             return Ok(Self { backend, pid: *server_pid, cores, _child: None });
         }
-        let (server, api) = OwnServer::start(settings, &cores)?;
+        let (server, api) = OwnServer::start(settings, &cores, link)?;
         let backend = Backend::new(&api, APP_ID, APP_SECRET)?;
         Ok(Self { backend, pid: Some(server.0.id()), cores, _child: Some(server) })
     }
@@ -51,17 +53,21 @@ impl Target {
 
 impl OwnServer {
     /// Starts it and returns the address of its API.
-    fn start(settings: &Common, cores: &[usize]) -> Result<(Self, String), BenchError> {
+    fn start(settings: &Common, cores: &[usize], link: Option<&Pair>) -> Result<(Self, String), BenchError> {
         let failed = |problem: String| BenchError(format!("the server could not be started: {problem}"));
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(program);
         command
-            .args(flags(settings, cores))
+            .args(flags(settings, cores, link))
             .env("FANLINE_APP", format!("{APP_ID}:{APP_SECRET}"))
             .env("FANLINE_MAX_REQUESTS_PER_SECOND", "1000000")
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        let mut child = spawn_on(cores, command).map_err(|error| failed(error.to_string()))?;
+        let child = match link {
+            Some(pair) => pair.near.run(|| spawn_on(cores, command)),
+            None => spawn_on(cores, command),
+        };
+        let mut child = child.map_err(|error| failed(error.to_string()))?;
         let stdout = child.stdout.take().expect("it is piped");
         let server = Self(child);
         let lines = BufReader::new(stdout).lines().map_while(Result::ok);
@@ -81,11 +87,12 @@ impl Drop for OwnServer {
 }
 
 /// Our own choices, where the flags of the user make none.
-fn flags(settings: &Common, cores: &[usize]) -> Vec<String> {
+fn flags(settings: &Common, cores: &[usize], link: Option<&Pair>) -> Vec<String> {
+    let http = link.map_or("127.0.0.1:0".to_owned(), |pair| format!("{}:0", pair.near_ip));
     let cores: Vec<_> = cores.iter().map(usize::to_string).collect();
     let cores = cores.join(",");
     let ours = [
-        ("--http", "127.0.0.1:0"),
+        ("--http", http.as_str()),
         ("--udp-port", "0"),
         ("--log", "warn"),
         ("--cores", &cores),

@@ -390,10 +390,10 @@ impl Client {
         }
     }
 
-    /// What a measured listener has received; `None` for others.
-    fn measured(&self) -> Option<u64> {
+    /// What a measured listener has received, with its number; `None` for others.
+    fn measured(&self) -> Option<(usize, u64)> {
         match &self.role {
-            Role::Listener(listener) if listener.is_measured => Some(listener.received),
+            Role::Listener(listener) if listener.is_measured => Some((self.id, listener.received)),
             _ => None,
         }
     }

@@ -117,8 +117,10 @@ pub enum LogFormat {
 /// How shards reach the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Backend {
+    Auto,
     Udp,
     Uring,
+    Xdp,
 }
 
 /// How shards are chosen for new sessions.

@@ -64,18 +64,20 @@ impl Shape {
     /// `stored` is the packet as the publisher sent it, with extension ids of `publisher`.
     pub fn header(&self, packet: &Packet, stored: &[u8], publisher: &ExtensionMap) -> Option<HeaderTemplate> {
         let codec = self.codec(packet.payload_type)?;
-        Some(self.build(packet.marker, codec.to, stored, publisher))
+        Some(self.build(packet.marker, codec.to, self.mid, stored, publisher))
     }
 
-    /// The same header as a retransmission's (RFC 4588 §4).
+    /// The same header as a retransmission's (RFC 4588 §4). It always tells the mid: it has another SSRC, and Firefox
+    /// drops that for good once it has learned from a mid which SSRC the m-line has.
     pub fn rtx_header(
         &self,
         packet: &Packet,
         stored: &[u8],
         publisher: &ExtensionMap,
+        mid: Mid,
     ) -> Option<HeaderTemplate> {
         let rtx = self.codec(packet.payload_type)?.rtx?;
-        Some(self.build(packet.marker, rtx, stored, publisher))
+        Some(self.build(packet.marker, rtx, Some(mid), stored, publisher))
     }
 
     /// Where the frame number of the dependency descriptor is in a header that was built for this shape.
@@ -88,11 +90,12 @@ impl Shape {
         &self,
         marker: bool,
         payload_type: u8,
+        mid: Option<Mid>,
         stored: &[u8],
         publisher: &ExtensionMap,
     ) -> HeaderTemplate {
         let mut template = HeaderTemplate::new(marker, payload_type);
-        if let (Some(mid), Some(id)) = (self.mid, self.extensions.id(Extension::Mid)) {
+        if let (Some(mid), Some(id)) = (mid, self.extensions.id(Extension::Mid)) {
             template.push(id, mid.as_bytes());
         }
         // Each packet gets its own number when it leaves.
@@ -118,5 +121,44 @@ impl Shape {
     fn translate(&self, id: u8, publisher: &ExtensionMap) -> Option<u8> {
         let extension = publisher.extension(id).filter(|extension| extension.is_forwarded())?;
         self.extensions.id(extension)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Time;
+
+    const MID_ID: u8 = 4;
+
+    #[test]
+    fn retransmissions_tell_the_mid_even_when_the_media_does_no_more() {
+        let mid: Mid = "12".parse().unwrap();
+        let mut extensions = ExtensionMap::default();
+        extensions.set(Extension::Mid, MID_ID);
+        let codec = SendCodec { from: 96, to: 102, rtx: Some(103), clock_rate: 90_000 };
+        let shape = Shape::new(vec![codec], extensions, Some(mid)).without_mid();
+        let packet = Packet {
+            index: 7,
+            timestamp: 0,
+            payload_type: 96,
+            marker: true,
+            header_len: 12,
+            len: 100,
+            arrived: Time(0),
+        };
+        let stored = HeaderTemplate::new(true, 96);
+        let publisher = ExtensionMap::default();
+
+        let media = shape.header(&packet, stored.as_bytes(), &publisher).unwrap();
+        let again = shape.rtx_header(&packet, stored.as_bytes(), &publisher, mid).unwrap();
+        assert_eq!(mid_in(media.as_bytes()), None);
+        assert_eq!(mid_in(again.as_bytes()), Some(mid));
+    }
+
+    fn mid_in(bytes: &[u8]) -> Option<Mid> {
+        let header = Header::parse(bytes).unwrap();
+        let (_, value) = header.extensions(bytes).find(|(id, _)| *id == MID_ID)?;
+        Mid::from_bytes(value).ok()
     }
 }

@@ -11,7 +11,7 @@
 //! - [`Io::wait`] sleeps until there is something to do.
 //!
 //! Backends are interchangeable files: [`udp`] (kernel sockets, portable), [`uring`] (kernel sockets through
-//! io_uring) and [`sim`] (in memory, virtual time). The shard is generic over them: no trait object per packet. One suite, `tests/io.rs`, runs over
+//! io_uring), [`xdp`] (past the kernel's IP stack) and [`sim`] (in memory, virtual time). The shard is generic over them: no trait object per packet. One suite, `tests/io.rs`, runs over
 //! all of them.
 //!
 //! Degradation is state, not an error: without GSO or GRO, IPv6 or large socket buffers a backend goes on
@@ -84,6 +84,12 @@ pub trait Io {
     /// protocol we speak has use for one.
     fn commit(&mut self, len: usize);
 
+    /// The same path in the form that costs least to send on, for paths that are used often. Asks the kernel where
+    /// that is needed to know, so not for every packet.
+    fn lightest(&self, path: Path) -> Path {
+        path
+    }
+
     /// Sends everything committed. What cannot be sent is counted and dropped.
     fn flush(&mut self);
 
@@ -116,6 +122,22 @@ pub struct IoCounters {
 }
 
 impl IoCounters {
+    /// Both together.
+    fn plus(&self, other: &Self) -> Self {
+        Self {
+            received_datagrams: self.received_datagrams + other.received_datagrams,
+            received_bytes: self.received_bytes + other.received_bytes,
+            receive_calls: self.receive_calls + other.receive_calls,
+            gro_segments: self.gro_segments + other.gro_segments,
+            receive_failures: self.receive_failures + other.receive_failures,
+            sent_datagrams: self.sent_datagrams + other.sent_datagrams,
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            send_calls: self.send_calls + other.send_calls,
+            gso_segments: self.gso_segments + other.gso_segments,
+            send_failures: self.send_failures.plus(&other.send_failures),
+        }
+    }
+
     /// `datagrams` of together `bytes` bytes left in one kernel call.
     fn count_sent(&mut self, datagrams: u64, bytes: usize) {
         self.send_calls += 1;
@@ -142,6 +164,16 @@ pub struct SendFailures {
 }
 
 impl SendFailures {
+    fn plus(&self, other: &Self) -> Self {
+        Self {
+            buffer_full: self.buffer_full + other.buffer_full,
+            unreachable: self.unreachable + other.unreachable,
+            not_permitted: self.not_permitted + other.not_permitted,
+            too_large: self.too_large + other.too_large,
+            other: self.other + other.other,
+        }
+    }
+
     fn count(&mut self, error: &Error, datagrams: u64) {
         let counter = match error.kind() {
             ErrorKind::WouldBlock => &mut self.buffer_full,

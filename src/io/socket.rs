@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Once;
 
+use super::Path;
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::warn;
 
@@ -114,6 +115,27 @@ impl UdpEndpoint {
     }
 }
 
+impl UdpEndpoint {
+    /// The path without its local address if packets leave from there anyway: naming the source in each send costs
+    /// the kernel a look at its addresses, about 200 ns of 2,800.
+    pub(super) fn lightest(&self, path: Path) -> Path {
+        let is_usual = match path.local {
+            Some(local) if self.local.ip().is_unspecified() => source_towards(path.remote) == Some(local),
+            Some(local) => self.local.ip().to_canonical() == local,
+            None => true,
+        };
+        if is_usual { Path { local: None, ..path } } else { path }
+    }
+}
+
+/// The address from which the routing table sends to `remote`.
+fn source_towards(remote: SocketAddr) -> Option<IpAddr> {
+    let probe = Socket::new(Domain::for_address(remote), Type::DGRAM, Some(Protocol::UDP)).ok()?;
+    // Connecting a UDP socket looks the route up and sends nothing.
+    probe.connect(&remote.into()).ok()?;
+    Some(probe.local_addr().ok()?.as_socket()?.ip())
+}
+
 impl AsFd for UdpEndpoint {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -135,6 +157,16 @@ mod tests {
         let error = UdpEndpoint::bind(first.local_addr()).unwrap_err().to_string();
         assert!(error.contains(&first.local_addr().to_string()), "{error}");
         assert!(error.contains("--udp-port"), "{error}");
+    }
+
+    #[test]
+    fn source_is_named_only_where_the_routing_table_would_choose_another() {
+        let any = UdpEndpoint::bind(([0, 0, 0, 0], 0).into()).unwrap();
+        let path = |local: [u8; 4]| Path { remote: ([127, 0, 0, 5], 9).into(), local: Some(local.into()) };
+        assert_eq!(any.lightest(path([127, 0, 0, 1])).local, None);
+        assert_eq!(any.lightest(path([127, 0, 0, 2])), path([127, 0, 0, 2]));
+        let one = UdpEndpoint::bind(([127, 0, 0, 2], 0).into()).unwrap();
+        assert_eq!(one.lightest(path([127, 0, 0, 2])).local, None, "it is bound there");
     }
 
     #[test]

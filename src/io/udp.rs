@@ -17,6 +17,7 @@
 use std::array;
 use std::io::{Error, ErrorKind, IoSliceMut};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
@@ -88,6 +89,12 @@ impl UdpIo {
     }
 }
 
+impl AsFd for UdpIo {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wire.endpoint.as_fd()
+    }
+}
+
 impl Io for UdpIo {
     fn recv<F: FnMut(Datagram<'_>)>(&mut self, mut each: F) -> usize {
         let before = self.counters.received_datagrams;
@@ -118,6 +125,10 @@ impl Io for UdpIo {
 
     fn commit(&mut self, len: usize) {
         self.batch.commit(len);
+    }
+
+    fn lightest(&self, path: Path) -> Path {
+        self.wire.endpoint.lightest(path)
     }
 
     fn flush(&mut self) {

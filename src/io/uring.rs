@@ -172,6 +172,10 @@ impl Io for UringIo {
         self.batch.commit(len);
     }
 
+    fn lightest(&self, path: Path) -> Path {
+        self.wire.endpoint.lightest(path)
+    }
+
     fn flush(&mut self) {
         let mut gso_is_broken = false;
         self.wire.send(self.batch.runs(), &mut self.outcomes);

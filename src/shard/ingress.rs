@@ -156,6 +156,11 @@ impl Core {
         }
         let stored = track.encodings.get(arrival.route.encoding).and_then(|e| e.ring.get(index));
         let (packet, bytes) = stored.ok_or(DropReason::TrackGone)?;
+        if track.config.is_key_frame(&packet, bytes)
+            && let Some(session) = self.sessions.get_mut(arrival.slot)
+        {
+            session.key_frame_came(arrival.route);
+        }
         let record = Record { track: key, encoding, body: Body::Media(packet, bytes) };
         tell_subscribers(&record, &self.table, &mut self.neighbours, &mut self.counters.drops);
         Ok(())
@@ -282,8 +287,8 @@ impl Core {
         if !leg.may_retransmit(sequence, now, rtt_us) {
             self.drop(DropReason::NackRepeated);
         } else if self.retransmits.len() < RETRANSMITS_PER_TURN_MAX {
-            let (track, leg) = (leg.track, leg.id);
-            self.retransmits.push(Retransmit { session: slot, track, leg, sequence });
+            let (track, leg, mid) = (leg.track, leg.id, leg.mid);
+            self.retransmits.push(Retransmit { session: slot, track, leg, mid, sequence });
         }
     }
 

@@ -30,7 +30,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::drop_reason::DropReason;
 use crate::forward::allocate::Demand;
 use crate::forward::coalesce::Coalescing;
-use crate::id::{LegId, SessionSlot, ShardId, TrackKey};
+use crate::id::{LegId, Mid, SessionSlot, ShardId, TrackKey};
 use crate::io::Io;
 use crate::io::bell::Bell;
 use crate::ring;
@@ -87,7 +87,7 @@ impl Default for ShardSettings {
             media_timeout: Duration::from_secs(30),
             audio_hold: Duration::ZERO,
             spin: Duration::from_micros(50),
-            coalescing: Coalescing { segments_max: 16, padding_percent: 0 },
+            coalescing: Coalescing { segments_max: 10, padding_percent: 10 },
         }
     }
 }
@@ -139,6 +139,7 @@ struct Retransmit {
     session: SessionSlot,
     track: TrackKey,
     leg: LegId,
+    mid: Mid,
     sequence: u16,
 }
 
@@ -199,7 +200,7 @@ impl<I: Io> Shard<I> {
     pub fn turn(&mut self, now: Time) -> bool {
         let Self { io, core } = self;
         core.table.quiescent();
-        let mut work = core.take_commands(now);
+        let mut work = core.take_commands(io, now);
         work += core.take_records();
         work += io.recv(|datagram| core.datagram(&datagram, now));
         work += core.send_replies(io);

@@ -97,8 +97,10 @@ pub struct LegRef {
     /// Middle 32 bits of the NTP time in the last sender report, and when it left: for the round trip.
     pub last_report: Option<(u32, Time)>,
     pub kind: MediaKind,
-    /// Its m-line, if it may be resumed there.
-    resumable_on: Option<Mid>,
+    /// Its m-line.
+    pub mid: Mid,
+    /// Whether another leg may go on from it there.
+    is_resumable: bool,
     retransmitted: Vec<(u16, Time)>,
 }
 
@@ -113,7 +115,8 @@ impl LegRef {
             ssrc: config.ssrc,
             last_report: None,
             kind,
-            resumable_on: config.is_resumable.then_some(config.mid),
+            mid: config.mid,
+            is_resumable: config.is_resumable,
             retransmitted: Vec::new(),
         }
     }
@@ -347,9 +350,10 @@ impl Session {
     /// Takes a leg off that its track has let go of.
     pub fn end_leg(&mut self, leg: Leg) {
         let Some(at) = self.legs.iter().position(|known| known.id == leg.id) else { return };
-        if let Some(mid) = self.legs.remove(at).resumable_on {
-            self.resting.retain(|(on, _)| *on != mid);
-            self.resting.push((mid, leg));
+        let ended = self.legs.remove(at);
+        if ended.is_resumable {
+            self.resting.retain(|(on, _)| *on != ended.mid);
+            self.resting.push((ended.mid, leg));
         }
     }
 
@@ -357,6 +361,14 @@ impl Session {
     pub fn resume_leg(&mut self, ssrc: u32) -> Option<Leg> {
         let at = self.resting.iter().position(|(_, leg)| leg.ssrc == ssrc)?;
         Some(self.resting.remove(at).1)
+    }
+
+    /// A key frame begins: whoever waits for one has it, and it need not be asked for again.
+    pub fn key_frame_came(&mut self, route: Route) {
+        let publication = self.publications.get_mut(route.publication);
+        if let Some(encoding) = publication.and_then(|p| p.encodings.get_mut(route.encoding)) {
+            encoding.keyframes.on_keyframe();
+        }
     }
 
     /// Removes a publication and forgets its SSRCs.

@@ -3,7 +3,7 @@
 use crate::drop_reason::DropReason;
 use crate::forward::track_ring::Packet;
 use crate::id::{LegId, MediaKind, SessionSlot, TrackKey};
-use crate::io::{IoCounters, Path};
+use crate::io::{Io, IoCounters, Path};
 use crate::rtp::extension::Extension;
 use crate::rtp::srtp::{Opener, Sealer};
 use crate::shard::bandwidth::{Bandwidth, WANTED_PER_VIDEO_BPS};
@@ -25,24 +25,24 @@ const SNAPSHOT_INTERVAL_MS: u64 = 1_000;
 
 impl Core {
     /// Carries out what control has sent.
-    pub(super) fn take_commands(&mut self, now: Time) -> usize {
+    pub(super) fn take_commands(&mut self, io: &impl Io, now: Time) -> usize {
         let mut count = 0;
         while count < COMMANDS_PER_TURN_MAX {
             let Ok(command) = self.control.commands.try_recv() else { break };
-            self.command(command, now);
+            self.command(command, io, now);
             count += 1;
         }
         count
     }
 
-    fn command(&mut self, command: Command, now: Time) {
+    fn command(&mut self, command: Command, io: &impl Io, now: Time) {
         let done = match command {
             Command::AddSession { slot, rtcp_ssrc, cname } => {
                 self.sessions.insert(slot, Session::new(rtcp_ssrc, cname));
                 None
             }
             Command::AddPath { slot, path, nominated } => {
-                self.add_path(slot, path, nominated);
+                self.add_path(slot, path, nominated.then(|| io.lightest(path)));
                 None
             }
             Command::SetKeys { slot, contexts } => {
@@ -112,10 +112,11 @@ impl Core {
         Some(Inspection { available_bps: bandwidth.and_then(|bandwidth| bandwidth.available_bps()) })
     }
 
-    fn add_path(&mut self, slot: SessionSlot, path: Path, nominated: bool) {
+    /// `nominated` is the path as it is sent on, if it is to be.
+    fn add_path(&mut self, slot: SessionSlot, path: Path, nominated: Option<Path>) {
         let Some((session, outlet)) = self.sessions.both_mut(slot) else { return };
-        if nominated {
-            outlet.path = Some(path);
+        if nominated.is_some() {
+            outlet.path = nominated;
         }
         if !session.remotes.contains(&path.remote) {
             if session.remotes.len() == REMOTES_MAX {

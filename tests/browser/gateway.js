@@ -16,10 +16,10 @@ export class Gateway {
     let sdp = "";
     for await (const piece of request) sdp += piece;
     if (request.method === "PATCH") {
-      await this.#call("PUT", `${session}/renegotiate`, { sessionDescription: { type: "answer", sdp } });
+      await this.#server.call("PUT", `/sessions/${session}/renegotiate`, { sessionDescription: { type: "answer", sdp } });
       return response.writeHead(204).end();
     }
-    const made = await this.#call("POST", "new");
+    const made = await this.#server.call("POST", "/sessions/new");
     const reply = verb === "ingest" ? await this.#ingest(made, stream, sdp) : await this.#play(made, stream, sdp);
     const headers = { "Content-Type": "application/sdp", Location: `${request.url}/${made.sessionId}` };
     response.writeHead(201, headers).end(reply.sessionDescription.sdp);
@@ -27,7 +27,7 @@ export class Gateway {
 
   async #ingest({ sessionId }, stream, sdp) {
     const body = { sessionDescription: { type: "offer", sdp }, autoDiscover: true };
-    const reply = await this.#call("POST", `${sessionId}/tracks/new`, body);
+    const reply = await this.#server.call("POST", `/sessions/${sessionId}/tracks/new`, body);
     this.#streams.set(
       stream,
       reply.tracks.map(({ trackName }) => ({ location: "remote", sessionId, trackName })),
@@ -39,16 +39,6 @@ export class Gateway {
   #play({ sessionId }, stream, sdp) {
     const body = { tracks: this.#streams.get(stream) };
     if (sdp) body.sessionDescription = { type: "offer", sdp };
-    return this.#call("POST", `${sessionId}/tracks/new`, body);
-  }
-
-  async #call(method, path, body) {
-    const { basePath, token } = this.#server.config;
-    const headers = { Authorization: `Bearer ${token}` };
-    const init = { method, headers, body: body && JSON.stringify(body) };
-    const answer = await (await fetch(`${basePath}/sessions/${path}`, init)).json();
-    const failed = answer.errorCode ? answer : answer.tracks?.find(({ errorCode }) => errorCode);
-    if (failed) throw new Error(`${method} ${path} failed: ${JSON.stringify(failed)}`);
-    return answer;
+    return this.#server.call("POST", `/sessions/${sessionId}/tracks/new`, body);
   }
 }

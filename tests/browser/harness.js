@@ -42,8 +42,8 @@ export const METRICS = {
 export async function startServer({ app = APP } = {}) {
   const binary = process.env.FANLINE_BIN;
   assert(binary, "FANLINE_BIN is not set: start the tests by tests/browser/run");
-  const [httpPort, udpPort] = [await freeTcpPort(), await freeUdpPorts(SHARDS)];
-  const flags = ["--http", `127.0.0.1:${httpPort}`, "--udp-port", `${udpPort}`, "--shards", `${SHARDS}`];
+  const [httpPort, udpPorts] = [await freeTcpPort(), await freeUdpPorts(SHARDS)];
+  const flags = ["--http", `127.0.0.1:${httpPort}`, "--udp-port", `${udpPorts[0]}`, "--shards", `${SHARDS}`];
   if (app) flags.push("--app", `${app.id}:${app.secret}`);
   // FANLINE_* are settings to the server; ours, like FANLINE_BIN, it would refuse.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("FANLINE_")));
@@ -52,7 +52,7 @@ export async function startServer({ app = APP } = {}) {
   const log = [];
   for (const output of [child.stdout, child.stderr]) output.on("data", (text) => log.push(`${text}`));
 
-  const server = new Server(`http://127.0.0.1:${httpPort}`, app, child, log);
+  const server = new Server(`http://127.0.0.1:${httpPort}`, udpPorts, app, child, log);
   await server.healthy();
   return server;
 }
@@ -61,8 +61,10 @@ class Server {
   #child;
   #log;
 
-  constructor(url, app, child, log) {
+  constructor(url, udpPorts, app, child, log) {
     this.url = url;
+    /** In the order of shards. */
+    this.udpPorts = udpPorts;
     this.app = app;
     this.#child = child;
     this.#log = log;
@@ -84,10 +86,22 @@ class Server {
     });
   }
 
-  /** `GET /sessions/{id}`. */
-  async session(id) {
+  /** A request below the app's path; rejects if the answer, or a track in it, is an error. */
+  async call(method, path, body) {
     const headers = { Authorization: `Bearer ${this.app.secret}` };
-    return (await fetch(`${this.config.basePath}/sessions/${id}`, { headers })).json();
+    const response = await fetch(`${this.config.basePath}${path}`, {
+      method,
+      headers,
+      body: body && JSON.stringify(body),
+    });
+    const answer = await response.json();
+    const failed = answer.errorCode ? answer : answer.tracks?.find(({ errorCode }) => errorCode);
+    if (failed) throw new Error(`${method} ${path} failed: ${JSON.stringify(failed)}`);
+    return answer;
+  }
+
+  session(id) {
+    return this.call("GET", `/sessions/${id}`);
   }
 
   /** The values of a counter by shard, in the order of shards. */
@@ -103,10 +117,9 @@ class Server {
 
   /** Ends all sessions: those of pages that are closed would be sent to until the server misses them. */
   async endSessions() {
-    const headers = { Authorization: `Bearer ${this.app.secret}` };
-    const { sessions } = await (await fetch(`${this.config.basePath}/sessions?limit=1000`, { headers })).json();
-    const end = ({ sessionId }) =>
-      fetch(`${this.config.basePath}/sessions/${sessionId}`, { method: "DELETE", headers });
+    const { sessions } = await this.call("GET", "/sessions?limit=1000");
+    // One may have ended by itself meanwhile.
+    const end = ({ sessionId }) => this.call("DELETE", `/sessions/${sessionId}`).catch(() => {});
     await Promise.all(sessions.map(end));
   }
 
@@ -129,13 +142,13 @@ export async function freeTcpPort() {
   return port;
 }
 
-/** The first of `count` neighbouring UDP ports that are free now. */
+/** `count` neighbouring UDP ports that are free now. */
 async function freeUdpPorts(count) {
   for (let attempt = 0; attempt < 100; attempt++) {
     // Below 32768, where Linux begins to hand out ports by itself.
     const first = randomInt(20_000, 32_000);
     const ports = Array.from({ length: count }, (_, n) => first + n);
-    if ((await Promise.all(ports.map(udpPortIsFree))).every(Boolean)) return first;
+    if ((await Promise.all(ports.map(udpPortIsFree))).every(Boolean)) return ports;
   }
   throw new Error(`no ${count} neighbouring UDP ports are free`);
 }

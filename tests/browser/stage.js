@@ -31,10 +31,11 @@ export function scene() {
   return {
     pages,
     story: (tell) => () => explained({ server: stage.server, pages }, tell),
-    async open(browser, document) {
+    /** With `link`, one of impairer.js, the page's media goes over that. */
+    async open(browser, document, { link } = {}) {
       const page = await stage.browsers[browser].open(`${stage.site.url}/${document}.html`);
       pages.push(page);
-      await page.call("open", stage.server.config);
+      await page.call("open", { ...stage.server.config, relayed: link?.ports });
       return page;
     },
   };

@@ -13,6 +13,7 @@
 
 mod bandwidth;
 mod client;
+mod coalescing;
 mod feedback;
 mod hostile;
 mod leaving;

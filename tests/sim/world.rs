@@ -78,6 +78,11 @@ pub fn for_each_seed(seeds: &[u64], claim: impl Fn(u64)) {
 impl World {
     /// A server of `shards` shards, and a network of 5 ms one way that loses nothing.
     pub fn new(seed: u64, shards: u16) -> Self {
+        Self::with(seed, shards, ShardSettings::default())
+    }
+
+    /// The same with settings for its shards.
+    pub fn with(seed: u64, shards: u16, shard_settings: ShardSettings) -> Self {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let clock = runtime.block_on(async { Clock::of_runtime() });
@@ -88,8 +93,7 @@ impl World {
         let (ends, control_ends) = wire(&bells, 1_024).unwrap();
         let shards = ends.into_iter().zip(0..).map(|(ends, n)| {
             let io = net.io((SERVER, FIRST_PORT + n).into());
-            let settings = ShardSettings::default();
-            Shard::new(ShardId(n), io, settings, ends.table, ends.neighbours, ends.control)
+            Shard::new(ShardId(n), io, shard_settings, ends.table, ends.neighbours, ends.control)
         });
         let shards: Vec<_> = shards.collect();
         let snapshots = Arc::new(Snapshots::new(shards.len() as u16));

@@ -377,11 +377,11 @@ impl Stream {
         Self { media, next: 0, timestamp: 0, rtx_next: 0, transport_sequence: 0, shorter_by: 0, packet }
     }
 
-    /// Makes the packets from here on shorter than the media's, by up to `less` bytes and as their number wants it:
-    /// no two speakers' packets are of one size.
-    pub fn vary(&mut self, less: usize) {
-        let spread = (self.next as usize).wrapping_mul(2_654_435_761) >> 7;
-        self.shorter_by = spread % (less + 1);
+    /// Makes the packets from here on shorter than the media's, by up to `less` bytes: how much, follows from their
+    /// number and from `salt`, which tells streams apart.
+    pub fn vary(&mut self, less: usize, salt: u64) {
+        let hash = (self.next + 977 * salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+        self.shorter_by = hash as usize % (less + 1);
     }
 
     /// Lets the clock of the media run on by a frame.

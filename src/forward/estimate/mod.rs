@@ -1,9 +1,9 @@
 //! How much a subscriber's path carries, estimated on the sending side from what its receiver reports.
 //!
 //! Google Congestion Control (draft-ietf-rmcat-gcc-02, and libwebrtc's published behaviour where it goes beyond),
-//! one estimator per session that receives video. In the order in which a feedback meets them: [`history`] says what
-//! was sent, [`groups`] and [`trend`] see the queue before the bottleneck grow, [`throughput`] what arrives,
-//! [`aimd`] turns the two into a rate, [`loss`] bounds it, and [`probe`] looks for more. Receivers without
+//! one estimator per session that receives video. In the order in which a feedback meets them: `history` says what
+//! was sent, `groups` and `trend` see the queue before the bottleneck grow, `throughput` what arrives,
+//! `aimd` turns the two into a rate, `loss` bounds it, and `probe` looks for more. Receivers without
 //! transport-wide feedback tell their own estimate (REMB), which is then taken.
 //!
 //! Pure: `now` is an argument, and after construction nothing allocates. Deliberately absent: what to do with the

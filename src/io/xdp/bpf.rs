@@ -109,7 +109,9 @@ impl Map {
     pub fn sum(&self, index: u32) -> io::Result<u64> {
         assert_eq!((self.kind, self.value_bytes), (MapKind::PerCpuArray, 8), "counters of 64 bits");
         let mut values = vec![0_u64; possible_cpus()?];
-        let attributes = self.element(&index.to_ne_bytes(), values.as_mut_ptr().cast());
+        // Lives until the call: the kernel is given its address.
+        let key = index.to_ne_bytes();
+        let attributes = self.element(&key, values.as_mut_ptr().cast());
         // SAFETY: the kernel writes one value, padded to 8 bytes, per possible CPU
         // (`bpf_percpu_array_copy`, `kernel/bpf/arraymap.c`).
         unsafe { bpf(command::MAP_LOOKUP_ELEM, &attributes) }?;

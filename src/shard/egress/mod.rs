@@ -131,7 +131,7 @@ impl Core {
         let encoding = track.encodings.get(number).ok_or(DropReason::TrackGone)?;
         let (packet, stored) = encoding.ring.get(track_index).ok_or(DropReason::NackTooLate)?;
         let shape = track.shapes.get(shape).ok_or(DropReason::TrackGone)?;
-        let header = shape.rtx_header(&packet, stored, &track.config.extensions);
+        let header = shape.rtx_header(&packet, stored, &track.config.extensions, wanted.mid);
         let header = header.ok_or(DropReason::NackWithoutRtx)?;
         let payload = payload_of(&packet, stored);
         let codec = track.config.codec(packet.payload_type);

@@ -68,18 +68,18 @@ impl Core {
     fn probe_one(&mut self, slot: SessionSlot, io: &mut impl Io, now: Time) -> usize {
         let Some(session) = self.sessions.get_mut(slot) else { return 0 };
         let video = session.legs.iter().filter(|leg| leg.kind == MediaKind::Video);
-        let leg = video.filter_map(|leg| {
+        let mut leg = video.filter_map(|leg| {
             let newest = self.tracks.get(leg.track)?.leg(slot, leg.id)?.newest_sequence()?;
-            Some((leg.track, leg.id, newest))
+            Some((leg.track, leg.id, leg.mid, newest))
         });
-        let Some((track, leg, newest)) = leg.last() else { return 0 };
+        let Some((track, leg, mid, newest)) = leg.next_back() else { return 0 };
         let mut sent = 0;
         for behind in 0..REPEATED_MAX {
             if sent == PACKETS_PER_TURN_MAX || self.probe_owed(slot, now) == 0 {
                 break;
             }
             let sequence = newest.wrapping_sub(behind);
-            let packet = Retransmit { session: slot, track, leg, sequence };
+            let packet = Retransmit { session: slot, track, leg, mid, sequence };
             sent += usize::from(self.retransmit_one(&packet, io, now).is_ok());
         }
         sent

@@ -38,6 +38,7 @@ export class Client {
     const response = await fetch(`${this.#config.basePath}${path}${this.#query}`, init);
     const answer = await response.json();
     this.log.push({ request: `${method} ${path}`, body, status: response.status, answer });
+    this.#relay(answer.sessionDescription);
     if (!response.ok || answer.errorCode) throw new Error(`${method} ${path} failed: ${JSON.stringify(answer)}`);
     return answer;
   }
@@ -92,6 +93,14 @@ export class Client {
       statistics: await statistics(connection),
       log,
     };
+  }
+
+  /** Replaces the ports in the server's candidates, if its media is to come by way of a relay. */
+  #relay(description) {
+    const { relayed } = this.#config;
+    if (!description || !relayed) return;
+    const candidate = /^(a=candidate:(?:\S+ ){5})(\d+)/gm;
+    description.sdp = description.sdp.replace(candidate, (_, start, port) => `${start}${relayed[port]}`);
   }
 
   #described() {

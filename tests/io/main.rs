@@ -1,7 +1,8 @@
 //! One suite over every backend of `fanline::io`: what a shard relies on holds whatever lies below.
 //!
 //! A backend joins by a [`Network`] and one line at the end. Kernel sockets are tried on loopback with
-//! `std` sockets as peers; absence is proved by a marker sent afterwards, not by waiting.
+//! `std` sockets as peers, `xdp` over a cable between two network namespaces (`veth.rs`); absence is proved by a
+//! marker sent afterwards, not by waiting.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test are test code too")]
 
@@ -14,8 +15,14 @@ use std::time::Duration;
 use fanline::io::sim::{SimIo, SimNet, SimSocket};
 use fanline::io::udp::{UdpIo, UdpOptions};
 use fanline::io::uring::UringIo;
+use fanline::io::xdp::Rung;
 use fanline::io::{Bell, DATAGRAM_BYTES_MAX, Io, Path};
 use fanline::time::{Clock, Time};
+
+#[path = "../support/netns.rs"]
+mod netns;
+mod veth;
+mod xdp;
 
 /// Somewhere an [`Io`] and its peers can meet.
 trait Network {
@@ -27,6 +34,10 @@ trait Network {
     fn peer(&mut self, ip: &str) -> Self::Peer;
     /// Makes what was sent arrive, where time does not pass by itself.
     fn settle(&mut self);
+    /// What this network calls the address that a story calls `ip`.
+    fn called(&self, ip: &str) -> IpAddr {
+        ip.parse().unwrap()
+    }
 }
 
 trait Peer {
@@ -357,7 +368,7 @@ fn an_empty_datagram_is_received_as_such<N: Network>(mut network: N) {
 fn answered_from_where_it_asked<N: Network>(network: &mut N, bound: &str, reached: &str, peer_ip: &str) {
     let (mut io, addr) = network.io(bound);
     let peer = network.peer(peer_ip);
-    let reached = SocketAddr::new(reached.parse().unwrap(), addr.port());
+    let reached = SocketAddr::new(network.called(reached), addr.port());
     peer.tell(reached, b"ask");
     let got = collect(network, &mut io, 1);
     assert_eq!(got, [(Path { remote: peer.addr(), local: Some(reached.ip()) }, b"ask".to_vec())]);
@@ -427,9 +438,9 @@ fn a_peer_that_is_gone_does_not_disturb_the_others<N: Network>(mut network: N) {
 }
 
 macro_rules! suite {
-    ($($backend:ident: $network:expr, if $available:expr;)+) => {
+    ($($backend:ident: $network:expr;)+) => {
         $(mod $backend {
-            suite! { @cases $network, $available;
+            suite! { @cases $network;
                 datagrams_arrive_whole_and_in_order
                 an_equal_burst_arrives_as_it_was_committed
                 a_burst_longer_than_a_run_arrives_as_it_was_committed
@@ -450,21 +461,24 @@ macro_rules! suite {
             }
         })+
     };
-    (@cases $network:expr, $available:expr; $($case:ident)+) => {
+    (@cases $network:expr; $($case:ident)+) => {
         $(#[test] fn $case() {
-            if $available {
-                super::$case($network);
+            if let Some(network) = $network {
+                super::$case(network);
             }
         })+
     };
 }
 
 suite! {
-    sim: super::Simulated::default(), if true;
-    udp: super::Loopback::<super::UdpIo>::new(64), if true;
-    udp_without_gso: super::Loopback::<super::UdpIo>::new(1), if true;
-    uring: super::Loopback::<super::UringIo>::new(64), if super::has_uring();
-    uring_without_gso: super::Loopback::<super::UringIo>::new(1), if super::has_uring();
+    sim: Some(super::Simulated::default());
+    udp: Some(super::Loopback::<super::UdpIo>::new(64));
+    udp_without_gso: Some(super::Loopback::<super::UdpIo>::new(1));
+    uring: super::has_uring().then(|| super::Loopback::<super::UringIo>::new(64));
+    uring_without_gso: super::has_uring().then(|| super::Loopback::<super::UringIo>::new(1));
+    xdp_in_the_driver: super::veth::Veth::plug(super::Rung::Copy);
+    xdp_in_the_stack: super::veth::Veth::plug(super::Rung::GenericCopy);
+    xdp_by_packet_socket: super::veth::Veth::plug(super::Rung::Packet);
 }
 
 // What only kernel sockets can show: sleep, offload, refusals.
