@@ -73,6 +73,28 @@ fn extensions(side: usize) -> ExtensionMap {
     map
 }
 
+fn publication(mid: Mid) -> PublicationConfig {
+    PublicationConfig {
+        track: TRACK,
+        kind: MediaKind::Video,
+        mid,
+        codecs: vec![ReceiveCodec {
+            payload_type: PAYLOAD_TYPES[0][0],
+            rtx_payload_type: Some(PAYLOAD_TYPES[0][1]),
+            clock_rate: 90_000,
+            nack: true,
+            pli: true,
+        }],
+        encodings: vec![EncodingConfig {
+            rid: None,
+            ssrc: Some(PUBLISHER_SSRC),
+            rtx_ssrc: Some(PUBLISHER_RTX_SSRC),
+        }],
+        extensions: extensions(0),
+        transport_cc: false,
+    }
+}
+
 impl Story {
     fn new(codec: VideoCodec) -> Self {
         let (io, wire) = MemoryIo::heard();
@@ -89,25 +111,7 @@ impl Story {
             extensions: extensions(0),
         };
         rig.tell(ShardId(0), Command::AddTrack { track: Box::new(track) });
-        let publication = PublicationConfig {
-            track: TRACK,
-            kind: MediaKind::Video,
-            mid,
-            codecs: vec![ReceiveCodec {
-                payload_type: PAYLOAD_TYPES[0][0],
-                rtx_payload_type: Some(PAYLOAD_TYPES[0][1]),
-                clock_rate: 90_000,
-                nack: true,
-                pli: true,
-            }],
-            encodings: vec![EncodingConfig {
-                rid: None,
-                ssrc: Some(PUBLISHER_SSRC),
-                rtx_ssrc: Some(PUBLISHER_RTX_SSRC),
-            }],
-            extensions: extensions(0),
-            transport_cc: false,
-        };
+        let publication = publication(mid);
         let slot = publisher.slot;
         rig.tell(ShardId(0), Command::Publish { slot, publication: Box::new(publication), ack: 0 });
         let leg = LegConfig {
