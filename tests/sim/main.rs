@@ -18,6 +18,7 @@ mod feedback;
 mod hostile;
 mod leaving;
 mod loss;
+mod matrix;
 mod media;
 mod meeting;
 mod moving;

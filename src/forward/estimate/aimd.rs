@@ -29,6 +29,8 @@ const PROBED_TRUST: f64 = 0.85;
 /// …and the second time it has misled: a burst got through where a stream does not. What was carried before it is
 /// still believed, but for this part.
 const MISLED_TRUST: f64 = 0.95;
+/// The part of what arrives that is believed to be carried without more ado.
+const PROVEN: f64 = DECREASE;
 /// Between two decreases the first one must have had time to show.
 const DECREASE_PAUSE_US: (u64, u64) = (10_000, 200_000);
 
@@ -137,6 +139,8 @@ impl RateControl {
         if let Some(throughput) = seen.throughput_bps {
             self.capacity.contradict(throughput);
         }
+        // What is sent regardless of the estimate and arrives, with no queue growing, is carried.
+        self.bps = self.bps.max(seen.throughput_bps.unwrap_or(0.0) * PROVEN);
         if seen.app_limited {
             return;
         }

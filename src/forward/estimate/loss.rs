@@ -221,6 +221,8 @@ impl LossControl {
         }
         let Some(bound) = self.bound_bps else { return };
         let grown = bound * RECOVERY_PER_S.powf(window.span_us().min(2_000_000) as f64 / 1e6);
+        // What is sent regardless of the bound and arrives is what the path carries.
+        let grown = grown.max(window.carried_bps());
         self.bound_bps = (grown < context.unbounded_bps).then_some(grown);
     }
 }

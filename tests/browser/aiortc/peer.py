@@ -64,10 +64,19 @@ async def _pace(track, due):
 class Listener:
     """Decodes a track and counts what comes out."""
 
-    def __init__(self, track):
-        self._track = track
-        self._counts = {"kind": track.kind, "frames": 0, "samples": 0, "energy": 0}
+    def __init__(self, receiver):
+        self._receiver = receiver
+        self._track = receiver.track
+        self._counts = {"kind": self._track.kind, "frames": 0, "samples": 0, "energy": 0}
         self._task = asyncio.ensure_future(self._run())
+        self._asking = asyncio.ensure_future(self._ask_for_key_frames())
+
+    async def _ask_for_key_frames(self):
+        """aiortc misses what comes before it has set its receiver up, and does not ask for that by itself."""
+        while self._track.kind == "video" and self._counts["frames"] == 0:
+            await asyncio.sleep(1)
+            for source in self._receiver.getSynchronizationSources():
+                await self._receiver._send_rtcp_pli(source.source)
 
     async def _run(self):
         counts = self._counts
@@ -114,13 +123,13 @@ class Peer:
         await self._connection.setLocalDescription(await self._connection.createAnswer())
         await self._call("PUT", "/renegotiate", self._described())
         by_mid = {it.mid: it for it in self._connection.getTransceivers()}
-        self._listeners += [Listener(by_mid[item["mid"]].receiver.track) for item in answer["tracks"]]
+        self._listeners += [Listener(by_mid[item["mid"]].receiver) for item in answer["tracks"]]
 
     async def received(self):
         return [listener.counts() for listener in self._listeners]
 
     async def diagnosis(self):
-        return {"state": self._connection.connectionState, "log": self._log}
+        return {"state": self._connection.connectionState, "received": await self.received(), "log": self._log}
 
     async def _call(self, method, path, body):
         answer = await self._ask(method, f"/sessions/{self._session}{path}", body)
