@@ -5,12 +5,14 @@
 //! * *Softirq*: what the kernel does for packets after a system call or an interrupt, on whatever thread it meets.
 //!   `/proc/stat` counts it per core, in ticks. Unless the kernel is built with `CONFIG_IRQ_TIME_ACCOUNTING`, a
 //!   thread's time *includes* the softirqs that ran on it; then it is taken out of system, and the sum stays.
+//!   When they pile up the kernel moves them to `ksoftirqd` of the core: its time is added.
 //!
 //! Ticks are samples: 250 or 100 a second per core, so the split of a measurement of 10 s on one core is good to
 //! 1 or 2 % of the core. The sum needs no such allowance.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -20,6 +22,8 @@ pub struct CpuReading {
     /// By thread name. Threads that ended are not in it.
     threads: BTreeMap<String, ThreadTime>,
     softirq_ns: u64,
+    /// Time of `ksoftirqd` of the cores.
+    ksoftirqd_ns: u64,
     /// Time in which the cores were not idle.
     busy_ns: u64,
     cores: usize,
@@ -67,6 +71,7 @@ impl CpuReading {
         for core in cores {
             let (softirq, busy) = core_ticks(&stat, *core).unwrap_or_default();
             reading.softirq_ns += softirq * tick_ns();
+            reading.ksoftirqd_ns += Ksoftirqd::of_core(*core).run_ns();
             reading.busy_ns += busy * tick_ns();
         }
         reading
@@ -90,7 +95,12 @@ impl CpuReading {
         }
         let softirq_ns = self.softirq_ns.saturating_sub(before.softirq_ns);
         let cores_busy_ns = self.busy_ns.saturating_sub(before.busy_ns);
-        split(all, control_ns, softirq_ns, cores_busy_ns, threads_include_softirq())
+        let ksoftirqd_ns = self.ksoftirqd_ns.saturating_sub(before.ksoftirqd_ns);
+        let counted = softirq_ns.saturating_sub(ksoftirqd_ns);
+        let mut of_threads = split(all, control_ns, counted, cores_busy_ns, threads_include_softirq());
+        of_threads.softirq_ns += ksoftirqd_ns;
+        of_threads.total_ns += ksoftirqd_ns;
+        of_threads
     }
 }
 
@@ -114,6 +124,28 @@ fn split(
     };
     let total_ns = user_ns + system_ns + softirq_ns;
     CpuUse { user_ns, system_ns, softirq_ns, total_ns, control_ns, cores_busy_ns, threads_include_softirq }
+}
+
+/// The kernel thread that takes over the softirqs of a core when they pile up: no less a cost of who causes them.
+pub struct Ksoftirqd {
+    /// `/proc/PID/schedstat`.
+    account: Option<PathBuf>,
+}
+
+impl Ksoftirqd {
+    pub fn of_core(core: usize) -> Self {
+        let name = format!("ksoftirqd/{core}");
+        let mut processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_it =
+            |path: &PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
+        Self { account: processes.find(is_it).map(|path| path.join("schedstat")) }
+    }
+
+    /// Nanoseconds that it has run, the first number of its account (Documentation/scheduler/sched-stats.rst).
+    pub fn run_ns(&self) -> u64 {
+        let text = self.account.as_ref().and_then(|path| fs::read_to_string(path).ok());
+        text.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    }
 }
 
 impl ThreadTime {

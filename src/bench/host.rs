@@ -43,7 +43,7 @@ impl HostFacts {
         };
         Self {
             cpu: field(&cpu_info, "model name").unwrap_or_else(|| std::env::consts::ARCH.into()),
-            cores: core_affinity::get_core_ids().map_or(0, |cores| cores.len()),
+            cores: cpu_info.lines().filter(|line| line.starts_with("processor")).count(),
             kernel: read("/proc/sys/kernel/osrelease"),
             memory_mib: memory_kib / 1_024,
             clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),

@@ -70,6 +70,10 @@ impl Demand {
         self.qualities().get(self.chosen).copied()
     }
 
+    pub fn best(&self) -> Option<Quality> {
+        self.qualities().first().copied()
+    }
+
     fn bitrate_bps(&self) -> u64 {
         self.chosen().map_or(0, |quality| quality.bitrate_bps)
     }

@@ -234,10 +234,14 @@ impl Leg {
     /// the points of the encoding it receives, and `is_everything` says whether those within `point` are all.
     pub fn afford(&mut self, (encoding, point): (u8, Layer), offered: Points, is_everything: bool) {
         (self.bound, self.point) = (encoding, point);
-        let stays = self.receives(encoding);
         // What is about to be left for something smaller is made as small as it can be until then.
-        let target = if stays || self.encoding > encoding { point } else { Layer::default() };
-        if self.layers.is_none() && !(stays && is_everything) {
+        let leaves_for_less = !self.is_paused && self.encoding < encoding;
+        let target = if leaves_for_less { Layer::default() } else { point };
+        let is_thinned = leaves_for_less || self.receives(encoding) && !is_everything;
+        if self.layers.is_none() {
+            if !is_thinned {
+                return;
+            }
             let Some(highest) = offered.highest() else { return };
             self.layers = Some(Box::new(LayerFilter::new(highest, self.next_index())));
         }

@@ -93,6 +93,16 @@ impl Points {
         })
     }
 
+    /// The highest first.
+    pub fn iter_down(self) -> impl Iterator<Item = Layer> {
+        let mut left = self;
+        std::iter::from_fn(move || {
+            let highest = left.highest()?;
+            left.0 &= !highest.bit();
+            Some(highest)
+        })
+    }
+
     pub fn highest(self) -> Option<Layer> {
         self.0.checked_ilog2().map(|bit| Layer::of_number(bit as u8))
     }
@@ -143,6 +153,7 @@ mod tests {
             let out: Vec<_> = points.iter().map(|point| (point.spatial, point.temporal)).collect();
             let highest = points.highest().map(|point| (point.spatial, point.temporal));
             prop_assert_eq!(highest, ids.iter().last().copied());
+            prop_assert!(points.iter_down().map(|point| (point.spatial, point.temporal)).eq(out.iter().rev().copied()));
             prop_assert_eq!(out, ids.into_iter().collect::<Vec<_>>());
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Sessions with audio alone have none: they report nothing, and what they get is small.
 
+use crate::forward::allocate::Patience;
 use crate::forward::estimate::{START_BPS, SendSideEstimator};
 use crate::time::Time;
 
@@ -14,6 +15,12 @@ const RETRANSMITTED_BYTES_MAX: i64 = 64 * 1_024;
 /// What a video of unknown rate may need: enough for 720p. Probing for it goes on until the estimate is there.
 pub const WANTED_PER_VIDEO_BPS: u64 = 2_500_000;
 
+/// Between two allocations: a few of the receiver's reports.
+const ALLOCATION_INTERVAL_MS: u64 = 200;
+/// A subscriber is sent everything for so long after its first report, before its bandwidth is believed to be short:
+/// the first probes are answered by then.
+const FIRST_ALLOCATION_MS: u64 = 1_000;
+
 pub struct Bandwidth {
     pub estimator: SendSideEstimator,
     /// The receiver reports, or will: without that the estimate means nothing.
@@ -22,6 +29,9 @@ pub struct Bandwidth {
     retransmittable: i64,
     /// It is in the shard's list of those that probe.
     pub is_listed: bool,
+    /// When it is shared out among the session's videos next, and whether they may then be given more.
+    allocation_due: Option<Time>,
+    pub patience: Patience,
 }
 
 impl Bandwidth {
@@ -31,6 +41,8 @@ impl Bandwidth {
             is_reported: false,
             retransmittable: RETRANSMITTED_BYTES_MAX,
             is_listed: false,
+            allocation_due: None,
+            patience: Patience::default(),
         }
     }
 
@@ -44,6 +56,17 @@ impl Bandwidth {
     /// reports nothing to estimate it by.
     pub fn available_bps(&self) -> Option<u64> {
         self.is_reported.then(|| self.estimator.available_bps())
+    }
+
+    /// What is to be shared out among the session's videos now, if it is time for that. Counts as done.
+    pub fn due_for_allocation(&mut self, now: Time) -> Option<u64> {
+        let available_bps = self.available_bps()?;
+        let due = *self.allocation_due.get_or_insert(now.plus_ms(FIRST_ALLOCATION_MS));
+        if due > now {
+            return None;
+        }
+        self.allocation_due = Some(now.plus_ms(ALLOCATION_INTERVAL_MS));
+        Some(available_bps)
     }
 
     /// The receiver's own estimate.

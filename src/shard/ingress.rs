@@ -214,6 +214,7 @@ impl Core {
                 if let Some(bandwidth) = self.sessions.bandwidth_mut(slot) {
                     bandwidth.on_remb(*bitrate_bps);
                 }
+                self.allocate(slot, now);
             }
             rtcp::Packet::PictureLossIndication { media, .. } => self.picture_loss(slot, *media),
             rtcp::Packet::FullIntraRequest { entries, .. } => {
@@ -231,6 +232,7 @@ impl Core {
             Err(reason) => return self.drop(reason),
         }
         self.note_probe(slot, now);
+        self.allocate(slot, now);
     }
 
     /// The publisher's clocks: kept for its own reports, passed to wherever its subscribers are.

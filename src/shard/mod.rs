@@ -8,6 +8,7 @@
 //! It relies on control for everything that is not media: which sessions exist, where ICE found them, which
 //! keys DTLS gave, who subscribes to what. Datagrams of those protocols are punted there unread.
 
+mod allocation;
 mod bandwidth;
 pub mod command;
 mod egress;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::drop_reason::DropReason;
+use crate::forward::allocate::Demand;
 use crate::forward::coalesce::Coalescing;
 use crate::id::{LegId, Mid, SessionSlot, ShardId, TrackKey};
 use crate::io::Io;
@@ -110,6 +112,7 @@ struct Core {
     /// Scratch memory that keeps its capacity between turns.
     egress: Egress,
     nacks: Vec<u16>,
+    demands: Vec<Demand>,
     /// Encodings of one track that legs wait for a key frame of.
     asks: Vec<u8>,
     table: table::Reader,
@@ -124,6 +127,9 @@ struct Core {
     scratch: Box<[u8; SCRATCH_BYTES]>,
     stopping: bool,
 }
+
+/// Videos that one session watches before the scratch list for them has to grow.
+const DEMANDS_CAPACITY: usize = 64;
 
 /// Scratch for one datagram in plaintext.
 const SCRATCH_BYTES: usize = 2_048;
@@ -157,6 +163,7 @@ impl<I: Io> Shard<I> {
             probers: Probers::new(),
             egress: Egress::new(settings.coalescing),
             nacks: Vec::with_capacity(1_024),
+            demands: Vec::with_capacity(DEMANDS_CAPACITY),
             asks: Vec::with_capacity(64),
             table,
             neighbours,

@@ -61,6 +61,7 @@ impl Core {
         if let Some(bandwidth) = self.sessions.bandwidth_mut(slot) {
             bandwidth.estimator.poll(now);
             self.note_probe(slot, now);
+            self.allocate(slot, now);
         }
     }
 

@@ -4,6 +4,7 @@
 //! several tracks side by side, subscriber by subscriber (`egress/fan_out.rs`). What many legs share, the shape of
 //! the RTP header (payload types, extension ids, mid), is kept once and referred to by number.
 
+use crate::forward::allocate::{Demand, Quality};
 use crate::forward::glance::EncodingLayers;
 use crate::forward::leg::Leg;
 use crate::forward::receive::SenderClock;
@@ -11,6 +12,7 @@ use crate::forward::rewrite::Shape;
 use crate::forward::select::{Flowing, Selection};
 use crate::forward::track_ring::TrackRing;
 use crate::id::{LegId, SessionSlot, TrackKey};
+use crate::rtp::layer::Layer;
 use crate::shard::command::{LegConfig, TrackConfig};
 use crate::time::Time;
 
@@ -124,6 +126,54 @@ impl Track {
             self.flowing = flowing;
             self.legs.iter_mut().for_each(|leg| leg.steer(flowing));
         }
+    }
+
+    /// The ways to send a subscriber the track, as far as it wants to be sent others than the best.
+    pub fn demand(&mut self, session: SessionSlot, id: LegId, now: Time) -> Demand {
+        let mut demand = Demand::default();
+        let flowing = self.flowing_at(now);
+        let Ok(at) = self.search(session, id) else { return demand };
+        let Self { legs, encodings, .. } = self;
+        let Some(leg) = legs.get(at) else { return demand };
+        let wished = leg.selection.wish.choose(flowing).unwrap_or(leg.encoding());
+        let heading = leg.awaited().unwrap_or(leg.encoding());
+        let is_offered =
+            |number: u8| number == wished || leg.selection.steps_down && flowing.contains(number);
+        for (number, encoding) in
+            (0..).zip(encodings.iter_mut()).filter(|(n, _)| *n >= wished && is_offered(*n))
+        {
+            let offered = encoding.layers.offered();
+            let current = offered.best_within(leg.point()).filter(|_| number == heading);
+            let rates = encoding.layers.rates(now);
+            if offered.is_empty() {
+                let quality = Quality { encoding: number, point: Layer::MAX, bitrate_bps: rates.total_bps() };
+                demand.offer(quality, number == heading);
+            }
+            for point in offered.iter_down() {
+                let quality = Quality { encoding: number, point, bitrate_bps: rates.point_bps(point) };
+                demand.offer(quality, current == Some(point));
+            }
+        }
+        demand
+    }
+
+    /// Has a subscriber sent the track in this quality at best.
+    pub fn afford(&mut self, session: SessionSlot, id: LegId, quality: Quality, now: Time) {
+        let flowing = self.flowing_at(now);
+        let Ok(at) = self.search(session, id) else { return };
+        let Self { legs, encodings, .. } = self;
+        let Some(leg) = legs.get_mut(at) else { return };
+        let Some(EncodingRing { layers, .. }) = encodings.get(usize::from(leg.encoding())) else { return };
+        let is_everything = layers.is_everything(quality.point);
+        leg.afford((quality.encoding, quality.point), layers.offered(), is_everything);
+        if encodings.len() > 1 {
+            leg.steer(flowing);
+        }
+    }
+
+    /// Bits per second of its first encoding.
+    pub fn bitrate_bps(&mut self, now: Time) -> u64 {
+        self.encodings.first_mut().map_or(0, |encoding| encoding.layers.rates(now).total_bps())
     }
 
     fn is_simulcast(&self) -> bool {

@@ -1,6 +1,9 @@
 //! Encodings of a simulcast: which one a viewer gets, and that it sees no seam between them.
 
+use std::time::Duration;
+
 use fanline::control::request::{RidOrder, Simulcast};
+use fanline::io::sim::{Link, Rate};
 use str0m::media::Mid;
 
 use crate::media::{CAMERA, Shape, VOICE};
@@ -107,6 +110,44 @@ fn silent_encoding_gives_way_as_the_viewer_says() {
         assert!(world.sink(only, mids[1]).heard() > heard);
         assert_seamless(&world, best, mids[0]);
         assert_seamless(&world, prefers, mids[2]);
+    });
+}
+
+/// A way down that carries this much, with a queue of 200 ms.
+fn bottleneck(bitrate_bps: u64) -> Link {
+    let rate = Some(Rate { bitrate_bps, queue_bytes: bitrate_bps / 8 / 5 });
+    Link { delay: Duration::from_millis(20), rate, ..Link::default() }
+}
+
+/// How often the encoding changed, of the packets that came after `from`.
+fn changes(world: &World, who: Who, mid: Mid, from: usize) -> usize {
+    let arrivals = &world.sink(who, mid).arrivals[from..];
+    arrivals.windows(2).filter(|pair| pair[0].bytes != pair[1].bytes).count()
+}
+
+#[test]
+fn viewer_that_says_in_which_order_steps_down_and_up_with_its_bandwidth() {
+    for_each_seed(&[1, 2], |seed| {
+        let mut world = World::new(seed, 2);
+        let ann = world.join();
+        world.publish_simulcast(ann, "camera", &ENCODINGS);
+        let viewers = [world.join(), world.join()];
+        let [steps, stays] = viewers;
+        let mids = viewers.map(|who| world.pull(who, &[(ann, "camera")])[0]);
+        let order = Simulcast { priority_ordering: RidOrder::Asciibetical, ..Simulcast::default() };
+        world.update(steps, Some(mids[0]), (ann, "camera"), Some(order));
+        // 144, 360 and 720 kb/s, and headers.
+        for (bitrate_bps, expected) in [(5_000_000, "f"), (550_000, "h"), (220_000, "q"), (5_000_000, "f")] {
+            viewers.iter().for_each(|&who| world.set_downlink(who, bottleneck(bitrate_bps)));
+            world.run_ms(12_000);
+            let last = *seen(&world, steps, mids[0]).last().unwrap();
+            assert_eq!(last, expected, "at {bitrate_bps} bit/s");
+            let from = world.sink(steps, mids[0]).heard();
+            world.run_ms(5_000);
+            assert_eq!(changes(&world, steps, mids[0], from), 0, "at {bitrate_bps} bit/s it stays there");
+        }
+        assert_eq!(seen(&world, stays, mids[1]).last(), Some(&"f"), "who does not say so is never moved");
+        assert!(!seen(&world, stays, mids[1]).contains(&"q"));
     });
 }
 

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Group;
 use super::meter::{Key, Meter, Row, Sample};
-use crate::bench::kernel::wall_ns;
+use crate::bench::kernel::{thread_cpu_ns, wall_ns};
 use crate::io::Bell;
 use crate::ring::{Consumer, Producer, ring};
 
@@ -51,7 +51,7 @@ pub fn rows(partner: usize, left_out: &mut Vec<String>) -> Vec<Row> {
     rows.push(Row::new(key("our ring, one way, both awake", 1, 8), Box::new(there_and_back)));
     match Bell::new() {
         Ok(bell) => {
-            let ringing = move |meter: &Meter, slot| wake(meter, slot, partner, &bell);
+            let ringing = move |_: &Meter, slot| wake(slot, partner, &bell);
             rows.push(Row::new(
                 key("bell (eventfd) of a sleeper: CPU of the waker, time until awake", 1, 0),
                 Box::new(ringing),
@@ -137,7 +137,6 @@ fn through_channel(meter: &Meter, slot: Duration, partner: usize) -> io::Result<
 
 /// Half of the way there and back.
 fn ping_pong(slot: Duration, partner: usize) -> io::Result<Sample> {
-    let (here, there) = (AtomicU64::new(0), AtomicU64::new(0));
     let (mut there_in, mut there_out) = ring(RING_BYTES);
     let (mut back_in, mut back_out) = ring(RING_BYTES);
     let stop = AtomicBool::new(false);
@@ -148,7 +147,6 @@ fn ping_pong(slot: Duration, partner: usize) -> io::Result<Sample> {
                 if answered(&mut there_out) {
                     put(&mut back_in, &[1; 8]);
                     back_in.publish();
-                    there.fetch_add(1, Ordering::Relaxed);
                 }
             }
         });
@@ -161,7 +159,6 @@ fn ping_pong(slot: Duration, partner: usize) -> io::Result<Sample> {
                 spin_loop();
             }
             trips += 1;
-            here.fetch_add(1, Ordering::Relaxed);
         }
         let wall = (wall_ns() - start) as f64;
         stop.store(true, Ordering::Relaxed);
@@ -179,14 +176,15 @@ fn answered(consumer: &mut Consumer) -> bool {
 }
 
 /// Rings for a thread that sleeps in `poll`, once per nap.
-fn wake(meter: &Meter, slot: Duration, partner: usize, bell: &Bell) -> io::Result<Sample> {
-    let (rung_at, awake_at) = (AtomicU64::new(0), AtomicU64::new(0));
+fn wake(slot: Duration, partner: usize, bell: &Bell) -> io::Result<Sample> {
+    let (awake_at, naps) = (AtomicU64::new(0), AtomicU64::new(0));
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             pin(partner);
             while !stop.load(Ordering::SeqCst) {
                 bell.arm();
+                naps.fetch_add(1, Ordering::SeqCst);
                 let _ = poll(&mut [PollFd::new(bell, PollFlags::IN)], Some(&POLL_MAX));
                 bell.disarm();
                 awake_at.store(wall_ns(), Ordering::SeqCst);
@@ -194,15 +192,18 @@ fn wake(meter: &Meter, slot: Duration, partner: usize, bell: &Bell) -> io::Resul
         });
         let (start, mut cpu_ns, mut way_ns, mut rings) = (wall_ns(), 0, 0, 0_u64);
         while wall_ns() - start < slot.as_nanos() as u64 || rings == 0 {
-            until(wall_ns() + NAP_NS);
-            let (now, cpu) = (wall_ns(), meter.cpu_ns());
-            rung_at.store(now, Ordering::SeqCst);
-            bell.ring();
-            cpu_ns += meter.cpu_ns() - cpu;
-            while awake_at.load(Ordering::SeqCst) < now && wall_ns() - now < 1_000_000_000 {
+            while naps.load(Ordering::SeqCst) == rings {
                 spin_loop();
             }
-            way_ns += awake_at.load(Ordering::SeqCst).saturating_sub(now);
+            until(wall_ns() + NAP_NS);
+            let (now, cpu) = (wall_ns(), thread_cpu_ns());
+            bell.ring();
+            cpu_ns += thread_cpu_ns() - cpu;
+            // In time for this nap, or at the end of `POLL_MAX`.
+            while awake_at.load(Ordering::SeqCst) < now {
+                spin_loop();
+            }
+            way_ns += awake_at.load(Ordering::SeqCst) - now;
             rings += 1;
         }
         stop.store(true, Ordering::SeqCst);

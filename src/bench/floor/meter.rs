@@ -3,12 +3,11 @@
 //! CPU time is the thread's, plus that of `ksoftirqd` on its core: when softirq work piles up, the kernel moves
 //! it there, and it is no less a cost of the sender for that.
 
-use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Group;
+use crate::bench::cpu::Ksoftirqd;
 use crate::bench::kernel;
 
 /// What identifies a row.
@@ -72,28 +71,17 @@ impl Row {
 
 /// Reads what was used on one core.
 pub struct Meter {
-    /// `/proc/PID/schedstat` of `ksoftirqd` of the core.
-    ksoftirqd: Option<PathBuf>,
+    ksoftirqd: Ksoftirqd,
 }
 
 impl Meter {
     pub fn of_core(core: usize) -> Self {
-        let name = format!("ksoftirqd/{core}");
-        let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
-        let is_it =
-            |path: &PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
-        Self { ksoftirqd: processes.into_iter().find(is_it).map(|path| path.join("schedstat")) }
+        Self { ksoftirqd: Ksoftirqd::of_core(core) }
     }
 
     /// Nanoseconds used by this thread and by `ksoftirqd` of its core.
     pub fn cpu_ns(&self) -> u64 {
-        kernel::thread_cpu_ns() + self.ksoftirqd_ns()
-    }
-
-    /// The first number is the time on the CPU (Documentation/scheduler/sched-stats.rst).
-    fn ksoftirqd_ns(&self) -> u64 {
-        let text = self.ksoftirqd.as_ref().and_then(|path| fs::read_to_string(path).ok());
-        text.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        kernel::thread_cpu_ns() + self.ksoftirqd.run_ns()
     }
 
     /// Repeats `pass` until `slot` is over. The first pass is not counted: it warms caches and tables.

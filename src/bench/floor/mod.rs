@@ -20,8 +20,10 @@ pub mod seal;
 pub mod send;
 pub mod stage;
 
+use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -70,9 +72,9 @@ pub struct Settings {
     #[arg(long, value_name = "CORE")]
     core: Option<usize>,
 
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 /// A part of the table.
@@ -121,18 +123,20 @@ pub fn run(settings: Settings) -> Result<(), BenchError> {
     })?;
     let partner =
         cores.iter().copied().cycle().skip_while(|other| *other != core).nth(1).filter(|it| *it != core);
+    let json = settings.json.clone();
     // A thread of its own: it is pinned, and moves into network namespaces.
     let measuring = thread::Builder::new()
         .name("floor".into())
-        .spawn(move || measure(&settings, core, partner).map(|report| (report, settings.json)))
+        .spawn(move || measure(&settings, core, partner))
         .map_err(|error| BenchError(format!("cannot start a thread: {error}")))?;
-    let (report, json) =
-        measuring.join().map_err(|_| BenchError("the measuring thread has panicked".into()))??;
-    let text = if json { report.json() } else { report.table() };
-    io::stdout()
-        .lock()
-        .write_all(text.as_bytes())
-        .map_err(|error| BenchError(format!("cannot print: {error}")))
+    let report = measuring.join().map_err(|_| BenchError("the measuring thread has panicked".into()))??;
+    let printed = io::stdout().lock().write_all(report.table().as_bytes());
+    printed.map_err(|error| BenchError(format!("cannot print: {error}")))?;
+    match json {
+        Some(path) => fs::write(&path, report.json())
+            .map_err(|error| BenchError(format!("cannot write {}: {error}", path.display()))),
+        None => Ok(()),
+    }
 }
 
 fn allowed_cores() -> Vec<usize> {
@@ -192,9 +196,17 @@ fn rows(
             left_out.push(format!("{}: cannot enter its namespace: {error}", stage.name()));
             continue;
         }
+        let past_the_stack = if stage.has_link() { Some(send::PastTheStack::open(stage)) } else { None };
+        let past_the_stack = match past_the_stack {
+            Some(Err(error)) => {
+                left_out.push(format!("backend xdp on {}: {error}", stage.name()));
+                None
+            }
+            opened => opened.and_then(Result::ok),
+        };
         for &destinations in &settings.destinations {
             for &bytes in &settings.bytes {
-                rows.extend(send::rows(stage, destinations, bytes.into(), left_out));
+                rows.extend(send::rows(stage, past_the_stack.as_ref(), destinations, bytes.into(), left_out));
             }
         }
     }

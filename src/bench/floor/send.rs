@@ -7,9 +7,12 @@
 //! Backends of the server are measured by the same five verbs that a shard uses, with packets that are copied
 //! and not sealed.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
 
 use io_uring::IoUring;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -20,6 +23,7 @@ use super::stage::Stage;
 use crate::bench::kernel::{self, Ancillary, Outbox};
 use crate::io::udp::{UdpIo, UdpOptions};
 use crate::io::uring::UringIo;
+use crate::io::xdp::{self, Rung, XdpIo, XdpOptions};
 use crate::io::{Bell, Io, Path};
 
 /// As the server's: larger than what a turn can queue.
@@ -50,6 +54,11 @@ impl Case<'_> {
         Key { group: Group::Send, stage, path, segments, destinations, bytes: self.bytes }
     }
 
+    fn paths(&self) -> Vec<Path> {
+        let local = Some(self.stage.near_ip.into());
+        self.destinations.iter().map(|to| Path { remote: *to, local }).collect()
+    }
+
     /// Looks like SRTP, so that a sink takes it for that.
     fn payload(&self, segments: usize) -> Vec<u8> {
         let mut packet = vec![0x5a; self.bytes];
@@ -64,7 +73,13 @@ impl Case<'_> {
 }
 
 /// All ways that can be had; the others are named in `left_out`. The calling thread is in the stage's namespace.
-pub fn rows(stage: &Stage, destinations: u16, bytes: usize, left_out: &mut Vec<String>) -> Vec<Row> {
+pub fn rows(
+    stage: &Stage,
+    past_the_stack: Option<&PastTheStack>,
+    destinations: u16,
+    bytes: usize,
+    left_out: &mut Vec<String>,
+) -> Vec<Row> {
     let case = Case { stage, destinations: stage.destinations(destinations), bytes };
     let mut rows = Vec::new();
     let mut add = |name: &str, made: io::Result<Row>| match made {
@@ -91,6 +106,9 @@ pub fn rows(stage: &Stage, destinations: u16, bytes: usize, left_out: &mut Vec<S
     }
     add("backend udp", udp_backend(&case));
     add("backend uring", uring_backend(&case));
+    if let Some(io) = past_the_stack {
+        add("backend xdp", io.row(&case));
+    }
     rows
 }
 
@@ -215,21 +233,67 @@ fn uring_backend(case: &Case<'_>) -> io::Result<Row> {
 
 /// A turn of a shard without its SRTP: a copy into transmit memory per destination, and one flush.
 fn backend<I: Io + 'static>(case: &Case<'_>, path: &'static str, mut io: I) -> Row {
-    let local = Some(case.stage.near_ip.into());
-    let paths: Vec<Path> = case.destinations.iter().map(|to| Path { remote: *to, local }).collect();
-    let payload = case.payload(1);
-    let pass = move || {
-        let before = io.counters().sent_datagrams;
-        for path in &paths {
-            if let Some(memory) = io.reserve(path, payload.len()) {
-                memory.copy_from_slice(&payload);
-                io.commit(payload.len());
-            }
+    let (paths, payload) = (case.paths(), case.payload(1));
+    Row::repeating(case.key(path, 1), move || Ok(turn(&mut io, &paths, &payload)))
+}
+
+fn turn(io: &mut impl Io, paths: &[Path], payload: &[u8]) -> u64 {
+    let before = io.counters().sent_datagrams;
+    for path in paths {
+        if let Some(memory) = io.reserve(path, payload.len()) {
+            memory.copy_from_slice(payload);
+            io.commit(payload.len());
         }
-        io.flush();
-        Ok(io.counters().sent_datagrams - before)
-    };
-    Row::repeating(case.key(path, 1), pass)
+    }
+    io.flush();
+    io.counters().sent_datagrams - before
+}
+
+/// The `xdp` backend on the link of a stage: one for all rows, since an interface takes one XDP program.
+pub struct PastTheStack {
+    io: Rc<RefCell<XdpIo>>,
+    path: &'static str,
+}
+
+/// How long the kernel's tables may take to answer for all destinations.
+const ROUTES_NS_MAX: u64 = 3_000_000_000;
+
+impl PastTheStack {
+    /// On the interface that has the stage's near address. The calling thread is in the stage's namespace.
+    ///
+    /// # Errors
+    /// The kernel gives neither AF_XDP nor a packet socket, with its reason.
+    pub fn open(stage: &Stage) -> io::Result<Self> {
+        let bell = Bell::new()?;
+        let sockets = UdpIo::bind((Ipv6Addr::UNSPECIFIED, 0).into(), bell.clone(), UdpOptions::default());
+        let sockets = sockets.map_err(io::Error::other)?;
+        let options = XdpOptions { advertise: vec![stage.near_ip.into()], ..XdpOptions::default() };
+        let opened = xdp::open(vec![(sockets, bell)], &options);
+        let opened = opened.map_err(|refused| io::Error::other(refused.reason))?;
+        let (io, _) =
+            opened.into_iter().next().ok_or_else(|| io::Error::other("one socket makes one backend"))?;
+        let path = match io.rung() {
+            Rung::ZeroCopy => "backend xdp: AF_XDP, zero-copy",
+            Rung::Copy => "backend xdp: AF_XDP, copying",
+            Rung::GenericCopy => "backend xdp: AF_XDP, copying, in the stack",
+            Rung::Packet => "backend xdp: AF_PACKET",
+        };
+        Ok(Self { io: Rc::new(RefCell::new(io)), path })
+    }
+
+    fn row(&self, case: &Case<'_>) -> io::Result<Row> {
+        let (paths, payload) = (case.paths(), case.payload(1));
+        let end = kernel::wall_ns() + ROUTES_NS_MAX;
+        while !paths.iter().all(|path| self.io.borrow_mut().goes_by_frames(path)) {
+            if kernel::wall_ns() > end {
+                return Err(io::Error::other("the kernel's tables did not answer for every destination"));
+            }
+            self.io.borrow_mut().wait(Duration::from_millis(1));
+        }
+        let io = self.io.clone();
+        let pass = move || Ok(turn(&mut *io.borrow_mut(), &paths, &payload));
+        Ok(Row::repeating(case.key(self.path, 1), pass))
+    }
 }
 
 #[cfg(test)]
@@ -252,7 +316,8 @@ mod tests {
             let sender = scope.spawn(|| {
                 stage.enter().unwrap();
                 let mut left_out = Vec::new();
-                let rows = rows(&stage, 8, 120, &mut left_out);
+                let past_the_stack = PastTheStack::open(&stage).unwrap();
+                let rows = rows(&stage, Some(&past_the_stack), 8, 120, &mut left_out);
                 assert!(left_out.iter().all(|text| text.contains("uring")), "{left_out:?}");
                 let meter = super::super::meter::Meter::of_core(usize::MAX);
                 let mut expected = 0;
