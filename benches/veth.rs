@@ -43,6 +43,7 @@ struct Hall<I: Io> {
     stream: Stream,
     socket: UdpSocket,
     packets: u64,
+    frames: u64,
     now: Time,
 }
 
@@ -70,7 +71,7 @@ impl<I: Io> Hall<I> {
             rig.settle(START);
         }
         let (shard, stream) = (SocketAddr::new(near, port), Stream::new(media));
-        let mut hall = Self { rig, shard, publisher, stream, socket, packets, now: START };
+        let mut hall = Self { rig, shard, publisher, stream, socket, packets, frames: 0, now: START };
         // The ways become known, and the caches warm.
         for _ in 0..50 {
             hall.forward();
@@ -80,6 +81,7 @@ impl<I: Io> Hall<I> {
 
     /// How long it takes to forward a frame.
     fn forward(&mut self) -> Duration {
+        self.frames += 1;
         self.stream.next_frame();
         for at in 0..self.packets {
             let packet = self.stream.packet(&self.publisher.sealer, at + 1 == self.packets);
@@ -92,6 +94,15 @@ impl<I: Io> Hall<I> {
         took
     }
 }
+
+/// Says what share of the datagrams of a backend arrived at one listener: a figure for what was lost would be none.
+fn tell_delivered(name: &str, sink: &Sink, before: u64, sent: u64) {
+    let arrived = sink.packets(SAMPLED).expect("the sink counts") - before;
+    eprintln!("{name}: {arrived} of {sent} datagrams arrived at listener {SAMPLED}");
+}
+
+/// The listener whose datagrams are counted.
+const SAMPLED: u16 = 99;
 
 fn listener(n: u32) -> SocketAddr {
     let network = u32::from_be_bytes(LISTENERS);
@@ -129,7 +140,7 @@ fn past_the_stack(best: Rung) -> Option<(XdpIo, Bell, u16)> {
 fn veth(c: &mut Criterion) {
     let Some(cable) = Cable::plug(1) else { return };
     run(&format!("ip route add 10.78.0.0/16 via {FAR_V4}")).expect("the far host is a neighbour");
-    let _sink = cable.far.within(|| {
+    let sink = cable.far.within(|| {
         let interface = interface_index(FAR).expect("the cable is laid");
         let network = IpAddr::from(LISTENERS);
         Sink::attach(interface, network, (0..LISTENERS_MAX).map(|n| n as u16)).expect("the far end can drop")
@@ -150,18 +161,22 @@ fn veth(c: &mut Criterion) {
             };
             b.iter_custom(|turns| (0..turns).map(|_| timed(all)).sum());
         });
-        let (io, bell, port) = socket(UdpOptions::default());
+        let before = || sink.packets(SAMPLED).expect("the sink counts");
+        let (udp_before, (io, bell, port)) = (before(), socket(UdpOptions::default()));
         let mut hall = Hall::new(io, bell, port, &cable, media, subscribers, packets);
         group.bench_function(BenchmarkId::new("udp", name), |b| {
             b.iter_custom(|turns| (0..turns).map(|_| hall.forward()).sum());
         });
+        tell_delivered("udp", &sink, udp_before, hall.frames * packets);
         drop(hall);
         for (rung, backend) in [(Rung::Copy, "xdp"), (Rung::Packet, "xdp_by_packet_socket")] {
             let Some((io, bell, port)) = past_the_stack(rung) else { continue };
+            let xdp_before = before();
             let mut hall = Hall::new(io, bell, port, &cable, media, subscribers, packets);
             group.bench_function(BenchmarkId::new(backend, name), |b| {
                 b.iter_custom(|turns| (0..turns).map(|_| hall.forward()).sum());
             });
+            tell_delivered(backend, &sink, xdp_before, hall.frames * packets);
         }
     }
     group.finish();

@@ -110,7 +110,8 @@ pub struct IoCounters {
     pub receive_calls: u64,
     /// Received datagrams that the kernel handed over as part of a GRO run.
     pub gro_segments: u64,
-    /// Kernel calls to receive that failed for another reason than that nothing was there.
+    /// Kernel calls to receive that failed for another reason than that nothing was there, and datagrams that found no
+    /// room on the way to the shard of their port (`xdp`).
     pub receive_failures: u64,
     pub sent_datagrams: u64,
     pub sent_bytes: u64,

@@ -224,6 +224,7 @@ impl Io for XdpIo {
     fn counters(&self) -> IoCounters {
         let mut counters = self.counters.plus(&self.sockets.counters());
         counters.send_calls += self.wire.send_calls();
+        counters.receive_failures += self.exchange.lost();
         if let Wire::Packet(packet) = &self.wire {
             let failures = packet.failures();
             counters.send_failures = counters.send_failures.plus(&failures);
