@@ -15,7 +15,12 @@ pub struct Client<'a> {
 
 impl<'a> Client<'a> {
     pub async fn new(server: &'a Server) -> Self {
-        Self { server, id: server.new_session().await, peer: Peer::new().await }
+        Self::of(server, Peer::new().await).await
+    }
+
+    /// A session for a peer that is there already.
+    pub async fn of(server: &'a Server, peer: Peer) -> Self {
+        Self { server, id: server.new_session().await, peer }
     }
 
     /// A session that publishes an audio track of this name and talks on it.

@@ -13,6 +13,8 @@ mod close;
 mod datachannels;
 mod extensions;
 mod limits;
+#[path = "../support/netns.rs"]
+mod netns;
 mod peer;
 mod pull;
 mod push;
@@ -21,3 +23,4 @@ mod sessions;
 mod stop;
 mod thirdparty;
 mod update;
+mod xdp;

@@ -74,7 +74,13 @@ struct Talk {
 
 impl Peer {
     pub async fn new() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        Self::on(std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// On a socket that may be of another network namespace.
+    pub fn on(socket: std::net::UdpSocket) -> Self {
+        socket.set_nonblocking(true).unwrap();
+        let socket = UdpSocket::from_std(socket).unwrap();
         let address = socket.local_addr().unwrap();
         let now = Clock::runtime_instant();
         let mut rtc =

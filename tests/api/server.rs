@@ -37,13 +37,18 @@ impl Server {
 
     /// With more flags. Unless one sets it, the rate limit is out of the way: who waits for something asks often.
     pub fn with(flags: &[&str]) -> Self {
+        Self::bound_to("127.0.0.1", flags)
+    }
+
+    /// With its UDP ports on this address.
+    pub fn bound_to(ip: &str, flags: &[&str]) -> Self {
         let apps = [(APP, SECRET), (OTHER_APP, OTHER_SECRET)].map(|(id, secret)| format!("{id}:{secret}"));
         let mut process = Command::new(env!("CARGO_BIN_EXE_fanline"))
             .env_clear()
             // `FANLINE_IO=uring cargo test --test api` runs it all over another backend.
             .envs(std::env::vars().filter(|(name, _)| name == "FANLINE_IO"))
             .env("FANLINE_MAX_REQUESTS_PER_SECOND", "1000000")
-            .args(["serve", "--http", "127.0.0.1:0", "--udp-bind", "127.0.0.1", "--udp-port", "0"])
+            .args(["serve", "--http", "127.0.0.1:0", "--udp-bind", ip, "--udp-port", "0"])
             .args(["--app", &apps[0], "--app", &apps[1], "--log", "warn"])
             .args(flags)
             .stdout(Stdio::piped())

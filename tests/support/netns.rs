@@ -48,6 +48,12 @@ impl Namespace {
     }
 }
 
+/// Moves this thread to a host that has loopback alone. `None`, with the reason printed, if this process may not.
+pub fn unplugged() -> Option<Namespace> {
+    let lonely = Namespace::enter_new().and_then(|host| run("ip link set lo up").map(|()| host));
+    lonely.inspect_err(|error| eprintln!("skipped: no network namespaces here: {error}")).ok()
+}
+
 /// Two hosts and the cable between them. The test's thread is moved to the near one.
 pub struct Cable {
     pub near: Namespace,

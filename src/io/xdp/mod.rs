@@ -45,7 +45,7 @@ use self::memory::Frame;
 use self::packet::PacketSocket;
 use self::program::Redirect;
 use self::queue::Queue;
-use self::route::Routes;
+use self::route::{RouteId, Routes};
 use super::udp::UdpIo;
 use super::{Bell, Datagram, Io, IoCounters, Path};
 
@@ -88,7 +88,9 @@ enum Reserved {
     Nowhere,
     Socket,
     Frame {
-        path: Path,
+        route: RouteId,
+        /// The remote one.
+        port: u16,
         frame: Frame,
         len: usize,
     },
@@ -110,7 +112,7 @@ impl XdpIo {
     /// Whether a datagram on this path would leave past the stack now. If that is not known, it will be soon.
     pub fn goes_by_frames(&mut self, path: &Path) -> bool {
         self.routes.learn();
-        self.routes.find(path).is_some()
+        self.routes.find(path, 1).is_some()
     }
 
     /// What has gone past the stack, out of [`Io::counters`].
@@ -162,16 +164,16 @@ impl Io for XdpIo {
 
     fn reserve(&mut self, path: &Path, len: usize) -> Option<&mut [u8]> {
         self.drop_reservation();
-        let fits = self.routes.find(path).is_some_and(|known| len <= known.payload_bytes_max);
-        if !fits || len > self.wire.payload_bytes_max() {
+        let route = self.routes.find(path, len).filter(|_| len <= self.wire.payload_bytes_max());
+        let Some(route) = route else {
             self.reserved = Reserved::Socket;
             return self.sockets.reserve(path, len);
-        }
+        };
         let Some(frame) = self.wire.frame() else {
             self.reserved = Reserved::Scratch;
             return self.scratch.get_mut(..len);
         };
-        self.reserved = Reserved::Frame { path: *path, frame, len };
+        self.reserved = Reserved::Frame { route, port: path.remote.port(), frame, len };
         match &self.reserved {
             Reserved::Frame { frame, .. } => Some(self.wire.payload(frame, len)),
             _ => None,
@@ -183,11 +185,11 @@ impl Io for XdpIo {
             Reserved::Socket => self.sockets.commit(len),
             Reserved::Scratch => self.counters.send_failures.buffer_full += u64::from(len > 0),
             Reserved::Frame { frame, .. } if len == 0 => self.wire.give_back(frame),
-            Reserved::Frame { path, frame, len: reserved } => {
+            Reserved::Frame { route, port, frame, len: reserved } => {
                 debug_assert!(len <= reserved, "committed more than was reserved");
                 let len = len.min(reserved);
-                let Some(known) = self.routes.found(&path) else { return self.wire.give_back(frame) };
-                let ports = (self.port, path.remote.port());
+                let Some(known) = self.routes.get(route) else { return self.wire.give_back(frame) };
+                let ports = (self.port, port);
                 self.wire.send(frame, len, &known.header, ports);
                 self.counters.sent_datagrams += 1;
                 self.counters.sent_bytes += len as u64;

@@ -12,6 +12,8 @@ use std::io::{self, Error};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use rustix::event::{Timespec, poll};
+
 use super::assembler::{
     Assembler, Helper, Instruction, Jump, Label, R0, R1, R2, R3, R4, R6, R10, Register, Size, XDP_DATA,
     XDP_DATA_END, XDP_PASS, XDP_QUEUE,
@@ -24,6 +26,10 @@ const DESTINATIONS_MAX: u32 = 16_384;
 
 /// More queues than any NIC has shards for.
 const QUEUES_MAX: u32 = 1_024;
+
+/// Together half a second.
+const TAKEN_TRIES: usize = 50;
+const TAKEN_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// Key of the map of destinations: an IPv6 address, or IPv4 mapped into one, then a port; all as on the wire,
 /// padded to a word.
@@ -74,7 +80,7 @@ impl Redirect {
         let program = Program::load_xdp(c"fanline", &code).map_err(RedirectError::Load)?;
         let mut refusal = Error::from_raw_os_error(libc::EOPNOTSUPP);
         for &mode in modes {
-            match Link::attach_xdp(&program, interface, mode) {
+            match attach_in_time(&program, interface, mode) {
                 Ok(link) => return Ok(Self { _link: link, sockets, destinations, mode }),
                 // Below another program in the driver, one in the stack would see nothing.
                 Err(error) if is_taken(&error) => return Err(RedirectError::Attach(error)),
@@ -101,6 +107,18 @@ impl Redirect {
     pub fn remove_destination(&self, ip: IpAddr, port: u16) -> io::Result<()> {
         self.destinations.remove(&key(ip, port))
     }
+}
+
+/// Attaches, as soon as the program of a process that has just ended is gone: its last descriptor may still be on
+/// its way out.
+fn attach_in_time(program: &Program, interface: u32, mode: XdpMode) -> io::Result<Link> {
+    for _ in 1..TAKEN_TRIES {
+        match Link::attach_xdp(program, interface, mode) {
+            Err(error) if is_taken(&error) => drop(poll(&mut [], Some(&TAKEN_PAUSE))),
+            done => return done,
+        }
+    }
+    Link::attach_xdp(program, interface, mode)
 }
 
 /// Another program is attached.

@@ -77,42 +77,51 @@ pub struct Known {
     pub payload_bytes_max: usize,
 }
 
+/// Names what [`Routes::find`] has found, until the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteId(u32);
+
 /// What a shard remembers.
 #[derive(Debug)]
 pub struct Routes {
-    by_key: HashMap<Key, Option<Known>, foldhash::fast::RandomState>,
+    by_key: HashMap<Key, RouteId, foldhash::fast::RandomState>,
+    /// By id; `None`: by the socket.
+    known: Vec<Option<Known>>,
     link: ResolverLink,
 }
 
 impl Routes {
     pub fn new(link: ResolverLink) -> Self {
-        Self { by_key: HashMap::default(), link }
+        Self { by_key: HashMap::default(), known: Vec::new(), link }
     }
 
-    /// How to send by frames on this path; `None`: by the socket, at least for now.
+    /// How to send `len` bytes by a frame on this path; `None`: by the socket, at least for now.
     #[inline]
-    pub fn find(&mut self, path: &Path) -> Option<&Known> {
+    pub fn find(&mut self, path: &Path, len: usize) -> Option<RouteId> {
         let key = Key::of(path);
-        if !self.by_key.contains_key(&key) {
+        let Some(&id) = self.by_key.get(&key) else {
             self.ask(key);
-        }
-        self.by_key.get(&key)?.as_ref()
+            return None;
+        };
+        self.get(id).filter(|known| len <= known.payload_bytes_max).map(|_| id)
     }
 
-    /// As [`Self::find`], of a path that has just been found.
+    /// What has just been found.
     #[inline]
-    pub fn found(&self, path: &Path) -> Option<&Known> {
-        self.by_key.get(&Key::of(path))?.as_ref()
+    pub fn get(&self, RouteId(at): RouteId) -> Option<&Known> {
+        self.known.get(at as usize)?.as_ref()
     }
 
     #[cold]
     fn ask(&mut self, key: Key) {
-        if self.by_key.len() >= ROUTES_MAX && self.link.asks.try_send(Ask::Forget).is_ok() {
+        if self.known.len() >= ROUTES_MAX && self.link.asks.try_send(Ask::Forget).is_ok() {
             self.by_key.clear();
+            self.known.clear();
         }
         // With the channel full, the next packet asks.
         if self.link.asks.try_send(Ask::Route(key)).is_ok() {
-            self.by_key.insert(key, None);
+            self.by_key.insert(key, RouteId(self.known.len() as u32));
+            self.known.push(None);
             self.link.bell.ring();
         }
     }
@@ -122,7 +131,9 @@ impl Routes {
     pub fn learn(&mut self) {
         while let Ok(Answer { key, way }) = self.link.answers.try_recv() {
             // What was forgotten in the meantime stays forgotten.
-            if let Some(known) = self.by_key.get_mut(&key) {
+            if let Some(&RouteId(at)) = self.by_key.get(&key)
+                && let Some(known) = self.known.get_mut(at as usize)
+            {
                 *known = way.and_then(|way| Known::new(&way));
             }
         }
@@ -169,24 +180,25 @@ mod tests {
     #[test]
     fn the_unknown_is_asked_once_and_goes_by_the_socket_until_the_answer() {
         let (mut routes, asked, answer) = routes();
-        assert!(routes.find(&path(2)).is_none() && routes.find(&path(2)).is_none());
+        assert!(routes.find(&path(2), 1).is_none() && routes.find(&path(2), 1).is_none());
         let Ok(Ask::Route(key)) = asked.try_recv() else { panic!("not asked") };
         assert!(asked.try_recv().is_err());
         answer.send(Answer { key, way: way(2) }).unwrap();
         routes.learn();
-        assert_eq!(routes.find(&path(2)).unwrap().payload_bytes_max, 1_472);
+        assert!(routes.find(&path(2), 1_472).is_some());
+        assert!(routes.find(&path(2), 1_473).is_none(), "longer than the MTU");
         answer.send(Answer { key, way: None }).unwrap();
         routes.learn();
-        assert!(routes.find(&path(2)).is_none());
+        assert!(routes.find(&path(2), 1).is_none());
         assert!(asked.try_recv().is_err(), "the resolver speaks up by itself");
     }
 
     #[test]
     fn what_could_not_be_asked_is_asked_with_the_next_packet() {
         let (mut routes, asked, _answer) = routes();
-        (2..5).for_each(|host| assert!(routes.find(&path(host)).is_none()));
+        (2..5).for_each(|host| assert!(routes.find(&path(host), 1).is_none()));
         assert_eq!(asked.try_iter().count(), 2);
-        assert!(routes.find(&path(4)).is_none());
+        assert!(routes.find(&path(4), 1).is_none());
         assert_eq!(asked.try_iter().count(), 1);
     }
 
@@ -195,6 +207,6 @@ mod tests {
         let (mut routes, _asked, answer) = routes();
         answer.send(Answer { key: Key::of(&path(2)), way: way(2) }).unwrap();
         routes.learn();
-        assert!(routes.find(&path(2)).is_none());
+        assert!(routes.find(&path(2), 1).is_none());
     }
 }
