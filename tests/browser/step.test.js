@@ -11,9 +11,7 @@ const LIMIT = { timeout: 180_000 };
 const STEPS = [
   { rateKbps: Infinity, rid: "f" },
   { rateKbps: 150, rid: "q" },
-  { rateKbps: 260, rid: "h" },
   { rateKbps: Infinity, rid: "f" },
-  { rateKbps: 150, rid: "q" },
 ];
 const AUTOMATIC = { priorityOrdering: "asciibetical", ridNotAvailable: "asciibetical" };
 /** How long a size must stay, to be no oscillation. */
