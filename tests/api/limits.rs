@@ -65,6 +65,18 @@ async fn a_request_adds_sixty_four_tracks_or_channels_and_not_one_more() {
 }
 
 #[tokio::test]
+async fn one_request_pushes_or_pulls() {
+    let server = Server::start();
+    let session = format!("/sessions/{}", server.new_session().await);
+    let tracks = json!({ "tracks": [remote(NOBODY, "mic"), local("0", "mic")] });
+    let refused = server.post(&format!("{session}/tracks/new"), tracks).await;
+    refused.is_refused(406, "invalid_params", &["local and remote", "separate requests"]);
+    let channels = json!({ "dataChannels": [local_channel("chat"), remote_channel(NOBODY, "chat")] });
+    let refused = server.post(&format!("{session}/datachannels/new"), channels).await;
+    refused.is_refused(406, "invalid_params", &["local and remote", "separate requests"]);
+}
+
+#[tokio::test]
 async fn a_body_has_a_mebibyte_and_no_more() {
     let server = Server::start();
     let path = format!("/sessions/{}/tracks/new", server.new_session().await);
