@@ -25,5 +25,6 @@ mod moving;
 mod numbering;
 mod simulcast;
 mod speech;
+mod steps;
 mod time;
 mod world;

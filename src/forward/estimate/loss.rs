@@ -53,7 +53,7 @@ struct Window {
 }
 
 impl Window {
-    fn add(&mut self, sent: Time, bytes: u16, is_lost: bool) {
+    fn add(&mut self, sent: Time, bytes: u32, is_lost: bool) {
         if self.packets == 0 {
             self.from = sent;
         }
@@ -145,7 +145,7 @@ impl LossControl {
     }
 
     /// A packet's fate, told in the order sent.
-    pub fn add(&mut self, sent: Time, bytes: u16, is_lost: bool) {
+    pub fn add(&mut self, sent: Time, bytes: u32, is_lost: bool) {
         if self.trial.is_none_or(|trial| sent >= trial.began) {
             self.window.add(sent, bytes, is_lost);
         }

@@ -119,6 +119,12 @@ impl SendSideEstimator {
         self.history.push(bytes, cluster, now)
     }
 
+    /// Notes a packet that leaves without such a number, as audio's do.
+    pub fn on_sent_beside(&mut self, bytes: usize, now: Time) {
+        self.sending.add(bytes, now);
+        self.history.push_beside(bytes);
+    }
+
     /// Takes in transport-wide feedback.
     pub fn on_feedback(&mut self, feedback: &TransportFeedback<'_>, now: Time) {
         let Self { history, groups, trend, throughput, loss, probing, .. } = self;
@@ -126,13 +132,14 @@ impl SendSideEstimator {
         let arriving = 1.0 - loss.inherent();
         history.apply(feedback, now, |report| {
             probing.on_report(&report);
+            let bytes = u32::from(report.bytes) + u32::from(report.beside);
             match report.outcome {
-                Outcome::Untold => throughput.add_untimed(f64::from(report.bytes) * arriving),
-                Outcome::Lost => loss.add(report.sent, report.bytes, true),
+                Outcome::Untold => throughput.add_untimed(f64::from(bytes) * arriving),
+                Outcome::Lost => loss.add(report.sent, bytes, true),
                 Outcome::Received { was_told_lost: true, .. } => loss.recovered(),
                 Outcome::Received { arrived_us, .. } => {
-                    loss.add(report.sent, report.bytes, false);
-                    throughput.add(report.bytes, arrived_us);
+                    loss.add(report.sent, bytes, false);
+                    throughput.add(bytes, arrived_us);
                     if let Some(delta) = groups.add(report.sent, arrived_us) {
                         trend.add(&delta);
                     }

@@ -42,7 +42,7 @@ impl Throughput {
     }
 
     /// A packet of `bytes` arrived, by the receiver's clock.
-    pub fn add(&mut self, bytes: u16, arrived_us: i64) {
+    pub fn add(&mut self, bytes: u32, arrived_us: i64) {
         let start_us = *self.window_start_us.get_or_insert(arrived_us);
         let window_us = if self.estimate.is_some() { WINDOW_US } else { FIRST_WINDOW_US };
         let elapsed_us = arrived_us - start_us;
