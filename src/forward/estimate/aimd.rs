@@ -109,6 +109,14 @@ impl RateControl {
         self.raised.filter(|raised| now.since(raised.at) < PROBED_US)
     }
 
+    /// Losses show that the path carries this and no more.
+    pub fn lower_to(&mut self, bps: f64, now: Time) {
+        if bps < self.bps {
+            self.bps = bps;
+            self.decreased = now;
+        }
+    }
+
     /// Nothing is heard from the receiver: whatever the reason, less is safer.
     pub fn back_off(&mut self, factor: f64, now: Time) {
         self.bps *= factor;

@@ -5,6 +5,10 @@
 //! are told apart by experiment: when losses exceed what is known to be inherent, the rate is cut, by a fraction
 //! for which congestion predicts clearly fewer losses. If they fall, they were ours, and the cut stays; if they
 //! do not, they are the path's, and the cut is taken back.
+//!
+//! An experiment needs a sender that follows the rate. Who sends more than it may, because nothing smaller is to be
+//! had, shows the capacity by what arrives. Who sends much less than it may is not what congests the path: only
+//! losses that spoil the picture are then worth the cut, and seldom.
 
 use crate::time::Time;
 
@@ -21,6 +25,11 @@ const FLOOD: f64 = 0.5;
 const INHERENT_MAX: f64 = 0.30;
 /// Losses above the inherent ones that are worth an experiment, besides what chance explains.
 const EXCESS: f64 = 0.05;
+/// The same of a sender that is not at its limit, and how long after one experiment it has none again.
+const EXCESS_LIMITED: f64 = 0.1;
+const LIMITED_PAUSE_US: u64 = 30_000_000;
+/// Who sends this much more than it may does not follow.
+const UNHEEDED: f64 = 1.15;
 /// How many standard deviations chance explains.
 const SIGMAS: f64 = 2.5;
 /// Weight of a window in what is known to be inherent.
@@ -70,8 +79,11 @@ impl Window {
         self.until.since(self.from)
     }
 
-    fn is_complete(&self) -> bool {
+    fn is_complete(&self, app_limited: bool) -> bool {
         let is_enough = |us, packets| self.span_us() >= us && self.packets >= packets;
+        if app_limited {
+            return is_enough(WINDOW_LONG_US, WINDOW_PACKETS);
+        }
         is_enough(WINDOW_US, WINDOW_PACKETS)
             || is_enough(WINDOW_LONG_US, WINDOW_LONG_PACKETS)
             || is_enough(WINDOW_FLOOD_US, WINDOW_PACKETS) && self.loss() > FLOOD
@@ -108,6 +120,8 @@ struct Trial {
     began: Time,
     before: Window,
     cut: f64,
+    /// Less was sent than allowed.
+    app_limited: bool,
 }
 
 /// The loss-based bound on the rate, in bits per second.
@@ -117,6 +131,8 @@ pub struct LossControl {
     inherent: f64,
     bound_bps: Option<f64>,
     trial: Option<Trial>,
+    /// Of a sender that is not at its limit.
+    no_trial_before: Time,
 }
 
 /// What a verdict depends on besides the losses.
@@ -156,27 +172,41 @@ impl LossControl {
         self.window.lost = self.window.lost.saturating_sub(1);
     }
 
-    /// Judges the losses if enough packets have been told of.
-    pub fn update(&mut self, context: &Context, now: Time) {
+    /// Judges the losses if enough packets have been told of. If they show what the path carries, and that less than
+    /// is sent, returns the rate to go down to.
+    pub fn update(&mut self, context: &Context, now: Time) -> Option<f64> {
         if let Some(trial) = self.trial {
-            self.conclude(&trial, now);
-        } else if self.window.is_complete() {
-            let window = std::mem::take(&mut self.window);
-            self.judge(&window, context, now);
+            return self.conclude(&trial, now);
         }
+        if !self.window.is_complete(context.app_limited) {
+            return None;
+        }
+        let window = std::mem::take(&mut self.window);
+        self.judge(&window, context, now)
     }
 
-    fn judge(&mut self, window: &Window, context: &Context, now: Time) {
+    fn judge(&mut self, window: &Window, context: &Context, now: Time) -> Option<f64> {
         let excess = window.loss() - self.inherent;
-        let is_chance = excess <= EXCESS.max(window.noise(self.inherent.max(0.01)));
-        if window.loss() > INHERENT_MAX + EXCESS && !is_chance {
-            // This much is lost at a far too high rate only: what arrives is what the path carries.
-            self.bound_bps = Some(window.carried_bps().min(context.target_bps) * CUT.1);
-        } else if !is_chance && !context.delay_reacted {
-            self.begin_trial(window, context, now);
-        } else if is_chance {
+        let worth = if context.app_limited { EXCESS_LIMITED } else { EXCESS };
+        if excess <= worth.max(window.noise(self.inherent.max(0.01))) {
             self.recover(window, context, excess);
+            return None;
         }
+        let is_unheeded = window.sent_bps() > UNHEEDED * context.target_bps;
+        if window.loss() > INHERENT_MAX + EXCESS || is_unheeded && !context.delay_reacted {
+            // This much is lost at a far too high rate only: what arrives is what the path carries.
+            return Some(self.give_way(window));
+        }
+        let is_due = !context.app_limited || now >= self.no_trial_before;
+        if is_due && !context.delay_reacted {
+            self.begin_trial(window, context, now);
+        }
+        None
+    }
+
+    fn give_way(&mut self, window: &Window) -> f64 {
+        self.bound_bps = None;
+        window.carried_bps() * CUT.1
     }
 
     fn begin_trial(&mut self, window: &Window, context: &Context, now: Time) {
@@ -186,17 +216,26 @@ impl LossControl {
         self.bound_bps = Some(context.target_bps.min(sent_bps) * cut);
         // What the queue holds from before the cut has a round trip to leave.
         let began = now.plus_us(context.rtt_us.min(500_000));
-        self.trial = Some(Trial { began, before: *window, cut });
+        self.trial = Some(Trial { began, before: *window, cut, app_limited: context.app_limited });
+        if context.app_limited {
+            self.no_trial_before = now.plus_us(LIMITED_PAUSE_US);
+        }
     }
 
     /// Ends the experiment when what came of it is clear.
-    fn conclude(&mut self, trial: &Trial, now: Time) {
-        let window = &self.window;
+    fn conclude(&mut self, trial: &Trial, now: Time) -> Option<f64> {
+        let window = self.window;
         if window.packets == 0 && now.since(trial.began) < TRIAL_US_MAX {
-            return;
+            return None;
         }
         let seen = window.sent_bps() / trial.before.sent_bps().max(1.0);
-        let cut = if window.span_us() > WINDOW_US && seen < CUT_VISIBLE { seen.max(0.1) } else { trial.cut };
+        let is_measured = window.span_us() > WINDOW_US;
+        let was_heeded = seen < CUT_VISIBLE;
+        if is_measured && !was_heeded && !trial.app_limited && window.loss() > self.inherent + EXCESS {
+            self.end_trial();
+            return Some(self.give_way(&window));
+        }
+        let cut = if is_measured && was_heeded { seen.max(0.1) } else { trial.cut };
         // What congestion predicts: the path carries as much as before, of less.
         let lost_before = trial.before.loss();
         let of_the_rate =
@@ -208,8 +247,13 @@ impl LossControl {
             self.inherent = (f64::from(lost) / f64::from(packets.max(1))).min(INHERENT_MAX);
             self.bound_bps = None;
         } else if evidence > -EVIDENCE {
-            return;
+            return None;
         }
+        self.end_trial();
+        None
+    }
+
+    fn end_trial(&mut self) {
         self.trial = None;
         self.window = Window::default();
     }
@@ -235,11 +279,11 @@ mod tests {
     /// Returns the bound, or what is asked for, after some seconds.
     fn allowed_after(seconds: u64, asked_bps: f64, capacity_bps: f64, lost: f64) -> (f64, f64) {
         let mut control = LossControl::default();
-        let (mut owed, mut random) = (0.0, 1u64);
+        let (mut owed, mut random, mut asked) = (0.0, 1u64, asked_bps);
         let mut now = Time(1_000_000);
         let end = now.plus_ms(seconds * 1_000);
         while now < end {
-            let rate = control.bound_bps().unwrap_or(asked_bps).min(asked_bps);
+            let rate = control.bound_bps().unwrap_or(asked).min(asked);
             let congested = (1.0 - capacity_bps / rate).max(0.0);
             for _ in 0..8 {
                 random =
@@ -253,14 +297,17 @@ mod tests {
             }
             let context = Context {
                 target_bps: rate,
-                unbounded_bps: asked_bps,
+                unbounded_bps: asked,
                 app_limited: false,
                 delay_reacted: false,
                 rtt_us: 50_000,
             };
-            control.update(&context, now);
+            if let Some(bps) = control.update(&context, now) {
+                asked = bps;
+            }
+            asked = (asked * 1.002).min(asked_bps);
         }
-        (control.bound_bps().unwrap_or(asked_bps), control.inherent())
+        (control.bound_bps().unwrap_or(asked).min(asked), control.inherent())
     }
 
     #[test]

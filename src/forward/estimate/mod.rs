@@ -220,7 +220,9 @@ impl SendSideEstimator {
             delay_reacted: now.since(self.rate.decreased()) < DELAY_REACTED_US + rtt_us,
             rtt_us,
         };
-        self.loss.update(&context, now);
+        if let Some(bps) = self.loss.update(&context, now) {
+            self.rate.lower_to(bps, now);
+        }
         self.poll(now);
     }
 
