@@ -156,6 +156,7 @@ fn paths() -> Vec<(&'static str, Conditions)> {
             "sawtooth 3-0.5 Mb/s",
             Conditions { seconds: 40, ..at(|s| 0.5e6 + 2.5e6 * (s % 10.0 / 5.0 - 1.0).abs()) },
         ),
+        ("drop", Conditions { queue_ms: 50, ..at(|s| if s < 10.0 { 1e6 } else { 0.5e6 }) }),
         ("10 Mb/s for 0.8", limited(0.0, 10)),
         ("10 Mb/s for 0.8, 1 %", limited(0.01, 50)),
         ("10 Mb/s for 0.8, 5 %", limited(0.05, 50)),

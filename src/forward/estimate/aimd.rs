@@ -110,11 +110,8 @@ impl RateControl {
     }
 
     /// Losses show that the path carries this and no more.
-    pub fn lower_to(&mut self, bps: f64, now: Time) {
-        if bps < self.bps {
-            self.bps = bps;
-            self.decreased = now;
-        }
+    pub fn lower_to(&mut self, bps: f64) {
+        self.bps = self.bps.min(bps);
     }
 
     /// Nothing is heard from the receiver: whatever the reason, less is safer.

@@ -30,6 +30,8 @@ const EXCESS_LIMITED: f64 = 0.1;
 const LIMITED_PAUSE_US: u64 = 30_000_000;
 /// Who sends this much more than it may does not follow.
 const UNHEEDED: f64 = 1.15;
+/// What was allowed a window ago counts so much of what is allowed now: feedback tells of what was sent before.
+const ALLOWED_BEFORE: f64 = 0.5;
 /// How many standard deviations chance explains.
 const SIGMAS: f64 = 2.5;
 /// Weight of a window in what is known to be inherent.
@@ -131,6 +133,10 @@ pub struct LossControl {
     inherent: f64,
     bound_bps: Option<f64>,
     trial: Option<Trial>,
+    /// Of the last packets more were lost than the path loses anyway.
+    is_excessive: bool,
+    /// What was allowed when the packets under judgement left, or more.
+    allowed_bps: f64,
     /// Of a sender that is not at its limit.
     no_trial_before: Time,
 }
@@ -153,6 +159,11 @@ impl LossControl {
     /// `None` while losses do not limit the rate.
     pub fn bound_bps(&self) -> Option<f64> {
         self.bound_bps
+    }
+
+    /// Losses are as expected, and do not limit the rate.
+    pub fn is_calm(&self) -> bool {
+        self.bound_bps.is_none() && !self.is_excessive
     }
 
     /// The fraction that the path loses at any rate.
@@ -182,17 +193,19 @@ impl LossControl {
             return None;
         }
         let window = std::mem::take(&mut self.window);
+        self.allowed_bps = context.target_bps.max(ALLOWED_BEFORE * self.allowed_bps);
         self.judge(&window, context, now)
     }
 
     fn judge(&mut self, window: &Window, context: &Context, now: Time) -> Option<f64> {
         let excess = window.loss() - self.inherent;
         let worth = if context.app_limited { EXCESS_LIMITED } else { EXCESS };
-        if excess <= worth.max(window.noise(self.inherent.max(0.01))) {
+        self.is_excessive = excess > worth.max(window.noise(self.inherent.max(0.01)));
+        if !self.is_excessive {
             self.recover(window, context, excess);
             return None;
         }
-        let is_unheeded = window.sent_bps() > UNHEEDED * context.target_bps;
+        let is_unheeded = window.sent_bps() > UNHEEDED * self.allowed_bps;
         if window.loss() > INHERENT_MAX + EXCESS || is_unheeded && !context.delay_reacted {
             // This much is lost at a far too high rate only: what arrives is what the path carries.
             return Some(self.give_way(window));

@@ -177,7 +177,7 @@ impl SendSideEstimator {
         let situation = Situation {
             estimate_bps: self.available_bps() as f64,
             wanted_bps: self.wanted_bps,
-            is_calm: self.trend.usage() == Usage::Normal && self.loss.bound_bps().is_none(),
+            is_calm: self.trend.usage() == Usage::Normal && self.loss.is_calm(),
             decreased: self.rate.decreased(),
         };
         self.probing.plan(&situation, now);
@@ -221,7 +221,7 @@ impl SendSideEstimator {
             rtt_us,
         };
         if let Some(bps) = self.loss.update(&context, now) {
-            self.rate.lower_to(bps, now);
+            self.rate.lower_to(bps);
         }
         self.poll(now);
     }
