@@ -48,6 +48,8 @@ pub struct RateControl {
     increased: Option<Time>,
     decreased: Time,
     raised: Option<Raised>,
+    /// What the path delivered of the last probe that saturated it.
+    shown: Option<(Time, f64)>,
 }
 
 /// A probe has raised the estimate.
@@ -79,6 +81,7 @@ impl RateControl {
             increased: None,
             decreased: Time(0),
             raised: None,
+            shown: None,
         }
     }
 
@@ -102,6 +105,18 @@ impl RateControl {
         } else if result.is_saturated && seen.app_limited {
             self.bps = self.bps.min(bps.max(seen.throughput_bps.unwrap_or(0.0)));
         }
+    }
+
+    /// A probe has filled the queue, and what arrived of it is what the path carries: a decrease for that queue need
+    /// not go far below, however little was sent beside the probe.
+    pub fn saturated(&mut self, bps: f64, now: Time) {
+        self.shown = Some((now, bps));
+    }
+
+    /// What a decrease now need not go below, if a probe explains the queue. It explains one only.
+    fn explained(&mut self, now: Time) -> Option<f64> {
+        let (at, bps) = self.shown.take()?;
+        (now.since(at) < PROBED_US).then_some(bps * DECREASE)
     }
 
     /// What a probe did a short time ago.
@@ -179,7 +194,7 @@ impl RateControl {
             return false;
         }
         let by_capacity = self.capacity.bps().filter(|_| throughput * DECREASE > self.bps);
-        let target = DECREASE * by_capacity.unwrap_or(throughput);
+        let target = (DECREASE * by_capacity.unwrap_or(throughput)).max(self.explained(now).unwrap_or(0.0));
         self.raised = None;
         let floor = raised.map_or(0.0, |raised| raised.before_bps * MISLED_TRUST);
         self.bps = self.bps.min(target.max(floor));

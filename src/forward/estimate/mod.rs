@@ -201,13 +201,17 @@ impl SendSideEstimator {
         let app_limited = self.sending.is_app_limited(self.available_bps() as f64);
         let rtt_us = self.rtt_us();
         let seen = Observation { usage, throughput_bps, app_limited, rtt_us };
+        let result = self.probing.result(inherent);
+        if let Some(result) = result.filter(|result| result.is_saturated) {
+            self.rate.saturated(result.bps, now);
+        }
         if self.rate.update(&seen, now) {
             self.probing.was_misled();
         }
         if usage == Usage::Over {
             self.probing.abandon();
         }
-        if let Some(result) = self.probing.result(inherent)
+        if let Some(result) = result
             && usage != Usage::Over
         {
             self.rate.probed(&result, &seen, now);
