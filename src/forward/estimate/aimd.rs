@@ -116,7 +116,7 @@ impl RateControl {
     /// What a decrease now need not go below, if a probe explains the queue. It explains one only.
     fn explained(&mut self, now: Time) -> Option<f64> {
         let (at, bps) = self.shown.take()?;
-        (now.since(at) < PROBED_US).then_some(bps * DECREASE)
+        (now.since(at) < PROBED_US).then_some(bps)
     }
 
     /// What a probe did a short time ago.

@@ -78,10 +78,10 @@ struct Measured {
     bytes: u64,
     first_sent: Time,
     last_sent: Time,
-    last_sent_bytes: u16,
+    last_sent_bytes: u32,
     first_arrived_us: i64,
     last_arrived_us: i64,
-    first_arrived_bytes: u16,
+    first_arrived_bytes: u32,
 }
 
 /// What a cluster has shown.
@@ -221,19 +221,21 @@ impl Probing {
         if report.cluster == 0 || slot.id != report.cluster {
             return;
         }
+        // What went beside shared the path.
+        let bytes = u32::from(report.bytes) + u32::from(report.beside);
         if slot.packets == 0 || report.sent < slot.first_sent {
             slot.first_sent = report.sent;
         }
         if slot.packets == 0 || arrived_us < slot.first_arrived_us {
-            (slot.first_arrived_us, slot.first_arrived_bytes) = (arrived_us, report.bytes);
+            (slot.first_arrived_us, slot.first_arrived_bytes) = (arrived_us, bytes);
         }
         if report.sent >= slot.last_sent {
-            (slot.last_sent, slot.last_sent_bytes) = (report.sent, report.bytes);
+            (slot.last_sent, slot.last_sent_bytes) = (report.sent, bytes);
         }
         slot.last_arrived_us =
             if slot.packets == 0 { arrived_us } else { slot.last_arrived_us.max(arrived_us) };
         slot.packets += 1;
-        slot.bytes += u64::from(report.bytes);
+        slot.bytes += u64::from(bytes);
     }
 
     /// What clusters have shown since it was last asked, and plans on. `lost` is what the path loses anyway.
@@ -273,7 +275,7 @@ impl Measured {
             return None;
         }
         let present = 1.0 / (1.0 - lost);
-        let rate = |without: u16, us: f64| (self.bytes - u64::from(without)) as f64 * 8e6 * present / us;
+        let rate = |without: u32, us: f64| (self.bytes - u64::from(without)) as f64 * 8e6 * present / us;
         // The last packet sent took no time yet; the first to arrive had taken its time before.
         let sent_bps = rate(self.last_sent_bytes, sent_us as f64);
         let arrived_bps = rate(self.first_arrived_bytes, arrived_us as f64);
