@@ -131,8 +131,15 @@ fn least_and_most(least_bps: f64, most_bps: f64) -> Encoder {
 
 fn paths() -> Vec<(&'static str, Conditions)> {
     let tcp = |queue_ms| Conditions { queue_ms, cross_traffic: true, seconds: 60, ..at(|_| 4e6) };
-    let limited = |loss, rtt_ms| Conditions { loss, rtt_ms, source: least_and_most(0.0, 0.8e6), seconds: 40, ..at(|_| 10e6) };
-    let overloaded = |least_bps, queue_ms| Conditions { queue_ms, source: least_and_most(least_bps, 20e6), ..at(|_| 1e6) };
+    let limited = |loss, rtt_ms| Conditions {
+        loss,
+        rtt_ms,
+        source: least_and_most(0.0, 0.8e6),
+        seconds: 40,
+        ..at(|_| 10e6)
+    };
+    let overloaded =
+        |least_bps, queue_ms| Conditions { queue_ms, source: least_and_most(least_bps, 20e6), ..at(|_| 1e6) };
     vec![
         ("0.3 Mb/s", at(|_| 0.3e6)),
         ("1 Mb/s", at(|_| 1e6)),
@@ -210,13 +217,29 @@ fn explore() {
             let trace = ours(Conditions { seed, ..conditions });
             let to = conditions.seconds as f64;
             let used = trace.used(3.0, to);
-            let most = trace.0.iter().filter(|s| s.at_s > 3.0).map(|s| s.estimate_bps / s.capacity_bps).fold(0.0, f64::max);
-            let least = trace.0.iter().filter(|s| s.at_s > 3.0).map(|s| s.estimate_bps / s.capacity_bps).fold(9.0, f64::min);
+            let most = trace
+                .0
+                .iter()
+                .filter(|s| s.at_s > 3.0)
+                .map(|s| s.estimate_bps / s.capacity_bps)
+                .fold(0.0, f64::max);
+            let least = trace
+                .0
+                .iter()
+                .filter(|s| s.at_s > 3.0)
+                .map(|s| s.estimate_bps / s.capacity_bps)
+                .fold(9.0, f64::min);
             println!("{name} seed {seed}: used {used:.2} min {least:.2} max {most:.2}");
             all[0].push(used);
             if seed == 1 && std::env::var("TRACE").is_ok() {
                 for s in &trace.0 {
-                    println!("{:.1} {:.2} delivered {:.2} queue {:.0}", s.at_s, s.estimate_bps / 1e6, s.delivered_bps / 1e6, s.queued_ms);
+                    println!(
+                        "{:.1} {:.2} delivered {:.2} queue {:.0}",
+                        s.at_s,
+                        s.estimate_bps / 1e6,
+                        s.delivered_bps / 1e6,
+                        s.queued_ms
+                    );
                 }
             }
         }

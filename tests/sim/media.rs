@@ -197,7 +197,8 @@ impl Source {
             return Vec::new();
         }
         let key = std::mem::take(&mut self.key_frame_due);
-        let layer = self.shape.is_layered.then(|| if key { 0 } else { LAYERS[frame as usize % LAYERS.len()] });
+        let layer =
+            self.shape.is_layered.then(|| if key { 0 } else { LAYERS[frame as usize % LAYERS.len()] });
         let count = if key { self.shape.packets_per_key_frame } else { self.shape.packets_per_frame };
         let elapsed = (at.since(began) * self.shape.clock_rate / 1_000_000) as u32;
         let packets = (0..count).map(|n| {

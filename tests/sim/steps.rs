@@ -8,13 +8,8 @@ use fanline::io::sim::{Link, Rate};
 use crate::media::{CAMERA, Shape, VOICE};
 use crate::world::{World, for_each_seed};
 
-const SMALL: Shape = Shape {
-    interval_us: 66_667,
-    packets_per_frame: 1,
-    packets_per_key_frame: 3,
-    is_layered: true,
-    ..CAMERA
-};
+const SMALL: Shape =
+    Shape { interval_us: 66_667, packets_per_frame: 1, packets_per_key_frame: 3, is_layered: true, ..CAMERA };
 
 /// 60, 120 and 300 kb/s of payload, fifteen frames a second in three temporal layers.
 const ENCODINGS: [(&str, Shape); 3] = [
@@ -43,7 +38,9 @@ fn picture_steps_with_the_rate_again_and_again() {
         };
         world.update(bob, Some(mids[1]), (ann, "camera"), Some(order));
         world.run_ms(1_000);
-        for (kbps, _rid) in [(5_000, "f"), (136, "q"), (240, "h"), (5_000, "f"), (136, "q"), (240, "h"), (5_000, "f")] {
+        for (kbps, _rid) in
+            [(5_000, "f"), (136, "q"), (240, "h"), (5_000, "f"), (136, "q"), (240, "h"), (5_000, "f")]
+        {
             world.set_downlink(bob, downlink(kbps * 1_000));
             for second in 0..20 {
                 let from = world.sink(bob, mids[1]).arrivals.len();
@@ -51,11 +48,24 @@ fn picture_steps_with_the_rate_again_and_again() {
                 world.run_ms(1_000);
                 let estimate = world.state(bob).unwrap().available_bitrate_bps.unwrap();
                 let arrivals = &world.sink(bob, mids[1]).arrivals[from..];
-                let count = |bytes| arrivals.iter().filter(|a| a.bytes == bytes).map(|a| a.note.frame).collect::<std::collections::BTreeSet<_>>().len();
+                let count = |bytes| {
+                    arrivals
+                        .iter()
+                        .filter(|a| a.bytes == bytes)
+                        .map(|a| a.note.frame)
+                        .collect::<std::collections::BTreeSet<_>>()
+                        .len()
+                };
                 let heard = world.sink(bob, mids[0]).arrivals.len() - sound;
                 let (client, server) = world.ends(bob);
                 let queue = world.net.queue_delay(server, client).as_millis();
-                println!("{kbps:>5} {second:>3} est {:>5} f {:>3} h {:>3} q {:>3} sound {heard} queue {queue}", estimate/1000, count(625), count(1000), count(500));
+                println!(
+                    "{kbps:>5} {second:>3} est {:>5} f {:>3} h {:>3} q {:>3} sound {heard} queue {queue}",
+                    estimate / 1000,
+                    count(625),
+                    count(1000),
+                    count(500)
+                );
             }
         }
     });

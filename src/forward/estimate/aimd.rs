@@ -67,6 +67,8 @@ pub struct Observation {
     pub usage: Usage,
     /// What arrives, in bits per second, made up for what the path loses at any rate.
     pub throughput_bps: Option<f64>,
+    /// The same over the last moment alone.
+    pub last_bps: Option<f64>,
     /// Whether we send less than we may: then nothing shows that more would be carried.
     pub app_limited: bool,
     pub rtt_us: u64,
@@ -182,10 +184,14 @@ impl RateControl {
         if now.since(self.decreased) < pause_us && !far_above {
             return false;
         }
-        let Some(throughput) = seen.throughput_bps else {
+        let Some(mut throughput) = seen.throughput_bps else {
             self.back_off(0.5, now);
             return false;
         };
+        if seen.app_limited {
+            // What arrived on the average was less than the path carries.
+            throughput = throughput.max(seen.last_bps.unwrap_or(0.0));
+        }
         self.decreased = now;
         let raised = self.raised(now);
         if let Some(raised) = raised.filter(|raised| !raised.is_doubted) {
@@ -254,7 +260,13 @@ mod tests {
     use super::*;
 
     fn seen(usage: Usage, throughput_bps: f64) -> Observation {
-        Observation { usage, throughput_bps: Some(throughput_bps), app_limited: false, rtt_us: 50_000 }
+        Observation {
+            usage,
+            throughput_bps: Some(throughput_bps),
+            last_bps: None,
+            app_limited: false,
+            rtt_us: 50_000,
+        }
     }
 
     #[test]

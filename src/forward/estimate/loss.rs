@@ -8,7 +8,8 @@
 //!
 //! An experiment needs a sender that follows the rate. Who sends more than it may, because nothing smaller is to be
 //! had, shows the capacity by what arrives. Who sends much less than it may is not what congests the path: only
-//! losses that spoil the picture are then worth the cut, and seldom.
+//! losses that spoil the picture are then worth the cut, and seldom. But if it has a queue stand nevertheless, the rate
+//! is a mistake.
 
 use crate::time::Time;
 
@@ -152,6 +153,8 @@ pub struct Context {
     pub unbounded_bps: f64,
     /// Whether less is sent than allowed.
     pub app_limited: bool,
+    /// Whether packets wait before the bottleneck all the time.
+    pub is_queued: bool,
     /// Whether delay has just shown congestion and been reacted to.
     pub delay_reacted: bool,
     pub rtt_us: u64,
@@ -201,14 +204,15 @@ impl LossControl {
 
     fn judge(&mut self, window: &Window, context: &Context, now: Time) -> Option<f64> {
         let excess = window.loss() - self.inherent;
-        let worth = if context.app_limited { EXCESS_LIMITED } else { EXCESS };
+        let worth = if context.app_limited && !context.is_queued { EXCESS_LIMITED } else { EXCESS };
         self.is_excessive = excess > worth.max(window.noise(self.inherent.max(0.01)));
         if !self.is_excessive {
             self.recover(window, context, excess);
             return None;
         }
         let is_unheeded = window.sent_bps() > UNHEEDED * self.allowed_bps;
-        if window.loss() > INHERENT_MAX + EXCESS || is_unheeded && !context.delay_reacted {
+        let is_mistaken = context.app_limited && context.is_queued;
+        if window.loss() > INHERENT_MAX + EXCESS || (is_unheeded || is_mistaken) && !context.delay_reacted {
             // This much is lost at a far too high rate only: what arrives is what the path carries.
             return Some(self.give_way(window));
         }
@@ -314,6 +318,7 @@ mod tests {
                 target_bps: rate,
                 unbounded_bps: asked,
                 app_limited: false,
+                is_queued: false,
                 delay_reacted: false,
                 rtt_us: 50_000,
             };

@@ -43,6 +43,9 @@ const APP_LIMITED: (f64, f64) = (0.65, 0.8);
 /// After a decrease losses are of the queue that caused it for so long, beyond a round trip.
 const DELAY_REACTED_US: u64 = 300_000;
 
+/// A queue of so long is more than what frames and jitter make.
+const STANDING_MS: f64 = 25.0;
+
 /// How much faster than the estimate a pacer sends: a frame's packets leave within two thirds of its time, and fit
 /// into the queue of a path whose buffer is short.
 pub const PACING: f64 = 1.5;
@@ -196,11 +199,12 @@ impl SendSideEstimator {
     fn update(&mut self, now: Time) {
         let inherent = self.loss.inherent();
         let throughput_bps = self.throughput.bps().map(|bps| bps / (1.0 - inherent));
+        let last_bps = self.throughput.last_bps().map(|bps| bps / (1.0 - inherent));
         let usage = self.trend.usage();
         self.sending.roll(now);
         let app_limited = self.sending.is_app_limited(self.available_bps() as f64);
         let rtt_us = self.rtt_us();
-        let seen = Observation { usage, throughput_bps, app_limited, rtt_us };
+        let seen = Observation { usage, throughput_bps, last_bps, app_limited, rtt_us };
         let result = self.probing.result(inherent);
         if let Some(result) = result.filter(|result| result.is_saturated) {
             self.rate.saturated(result.bps, now);
@@ -221,6 +225,7 @@ impl SendSideEstimator {
             target_bps: self.available_bps() as f64,
             unbounded_bps: self.rate.bps(),
             app_limited,
+            is_queued: self.trend.queued_ms() > STANDING_MS,
             delay_reacted: now.since(self.rate.decreased()) < DELAY_REACTED_US + rtt_us,
             rtt_us,
         };

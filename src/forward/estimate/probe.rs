@@ -306,7 +306,10 @@ mod tests {
                 let cluster = probing.on_sent(1_000);
                 free_us = free_us.max(now.since(START) as i64) + (8e9 / capacity_bps) as i64;
                 let outcome = Outcome::Received { arrived_us: free_us, was_told_lost: false };
-                flying.push((free_us as u64 + 50_000, Report { sent: now, bytes: 1_000, beside: 0, cluster, outcome }));
+                flying.push((
+                    free_us as u64 + 50_000,
+                    Report { sent: now, bytes: 1_000, beside: 0, cluster, outcome },
+                ));
             }
             flying.retain(|(told, report)| {
                 let is_due = *told <= now.since(START);
