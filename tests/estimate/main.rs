@@ -163,7 +163,6 @@ fn paths() -> Vec<(&'static str, Conditions)> {
             "sawtooth 3-0.5 Mb/s",
             Conditions { seconds: 40, ..at(|s| 0.5e6 + 2.5e6 * (s % 10.0 / 5.0 - 1.0).abs()) },
         ),
-        ("drop", Conditions { queue_ms: 50, ..at(|s| if s < 10.0 { 1e6 } else { 0.5e6 }) }),
         ("10 Mb/s for 0.8", limited(0.0, 10)),
         ("10 Mb/s for 0.8, 1 %", limited(0.01, 50)),
         ("10 Mb/s for 0.8, 5 %", limited(0.05, 50)),
@@ -203,45 +202,4 @@ fn estimates_are_no_worse_than_those_of_str0m_on_any_path() {
         }
     }
     assert!(worse.is_empty(), "{worse:?}");
-}
-
-#[test]
-fn explore() {
-    let Ok(which) = std::env::var("EXPLORE") else { return };
-    let mut all: [Vec<f64>; 2] = Default::default();
-    for (name, conditions) in paths() {
-        if !name.contains(&which) {
-            continue;
-        }
-        for seed in 1..=8 {
-            let trace = ours(Conditions { seed, ..conditions });
-            let to = conditions.seconds as f64;
-            let used = trace.used(3.0, to);
-            let most = trace
-                .0
-                .iter()
-                .filter(|s| s.at_s > 3.0)
-                .map(|s| s.estimate_bps / s.capacity_bps)
-                .fold(0.0, f64::max);
-            let least = trace
-                .0
-                .iter()
-                .filter(|s| s.at_s > 3.0)
-                .map(|s| s.estimate_bps / s.capacity_bps)
-                .fold(9.0, f64::min);
-            println!("{name} seed {seed}: used {used:.2} min {least:.2} max {most:.2}");
-            all[0].push(used);
-            if seed == 1 && std::env::var("TRACE").is_ok() {
-                for s in &trace.0 {
-                    println!(
-                        "{:.1} {:.2} delivered {:.2} queue {:.0}",
-                        s.at_s,
-                        s.estimate_bps / 1e6,
-                        s.delivered_bps / 1e6,
-                        s.queued_ms
-                    );
-                }
-            }
-        }
-    }
 }

@@ -71,6 +71,8 @@ pub struct SendHistory {
     beside: u32,
     /// One more than the highest extended sequence that feedback has told of.
     told: Option<u64>,
+    /// The number of the last feedback.
+    count: Option<u8>,
     /// The reference time of the newest feedback, unwrapped, in units of 64 ms.
     reference: Option<i64>,
 }
@@ -85,7 +87,7 @@ impl SendHistory {
     pub fn new() -> Self {
         let forgotten = Sent { at_us: 0, bytes: 0, beside: 0, cluster: 0, fate: Fate::Received };
         let packets = vec![forgotten; WINDOW as usize].into();
-        Self { packets, next: 1 << 16, beside: 0, told: None, reference: None }
+        Self { packets, next: 1 << 16, beside: 0, told: None, count: None, reference: None }
     }
 
     /// Notes a packet that carries no number: nobody will tell of it.
@@ -107,7 +109,9 @@ impl SendHistory {
     pub fn apply(&mut self, feedback: &TransportFeedback<'_>, now: Time, mut each: impl FnMut(Report)) {
         let reference = i64::from(feedback.reference_time);
         let shift = (self.unwrap_reference(feedback.reference_time) - reference) * TICKS_PER_REFERENCE;
-        self.report_untold(feedback.base_sequence, now, &mut each);
+        let count = feedback.feedback_count;
+        let is_next = self.count.replace(count).is_some_and(|last| count == last.wrapping_add(1));
+        self.report_skipped(feedback.base_sequence, is_next, now, &mut each);
         for (sequence, ticks) in feedback.statuses() {
             let arrived_us = ticks.map(|ticks| (ticks + shift) * TICK_US);
             let Some(sequence) = self.extend(sequence) else { continue };
@@ -118,11 +122,15 @@ impl SendHistory {
         }
     }
 
-    /// Packets between the last feedback and this one were in one that did not come.
-    fn report_untold(&mut self, base: u16, now: Time, each: &mut impl FnMut(Report)) {
+    /// Packets between those that the last feedback and this one tell of. Some receivers begin with the first packet
+    /// that has arrived: if no feedback is missing, those before it are lost. Else the one that is knew of them.
+    fn report_skipped(&mut self, base: u16, is_next: bool, now: Time, each: &mut impl FnMut(Report)) {
         let (Some(told), Some(base)) = (self.told, self.extend(base)) else { return };
         for sequence in told.max(self.next.saturating_sub(WINDOW))..base {
-            each(self.report(sequence, Outcome::Untold, now));
+            let outcome = if is_next { self.settle(sequence, None) } else { Some(Outcome::Untold) };
+            if let Some(outcome) = outcome {
+                each(self.report(sequence, outcome, now));
+            }
         }
     }
 
@@ -235,6 +243,25 @@ mod tests {
             let untold = outcomes.iter().filter(|outcome| **outcome == Outcome::Untold).count();
             assert_eq!(untold, if sequence == 0 { 0 } else { 2 });
         }
+    }
+
+    #[test]
+    fn packets_that_no_feedback_tells_of_though_none_is_missing_are_lost() {
+        let (mut history, mut recorder) = (SendHistory::new(), ArrivalRecorder::new());
+        for _ in 0..4 {
+            history.push(1_000, 0, START);
+        }
+        recorder.record(0, START);
+        assert_eq!(apply(&mut history, &mut recorder, START).len(), 1);
+        // A receiver that begins its second feedback with the fourth packet.
+        let mut other = ArrivalRecorder::new();
+        other.record(1, START);
+        other.feedback(&mut Writer::new(&mut [0; 100]), 1, 2);
+        let mut other_after = other;
+        other_after.record(3, START);
+        let told = apply(&mut history, &mut other_after, START);
+        let outcomes: Vec<_> = told.iter().map(|report| report.outcome).collect();
+        assert!(matches!(outcomes[..], [Outcome::Lost, Outcome::Lost, Outcome::Received { .. }]), "{told:?}");
     }
 
     #[test]
