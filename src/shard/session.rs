@@ -5,7 +5,7 @@
 use crate::drop_reason::DropReason;
 use crate::forward::keyframe::KeyframeRequests;
 use crate::forward::leg::Leg;
-use crate::forward::receive::StreamReceiver;
+use crate::forward::receive::{AnswerTime, StreamReceiver};
 use crate::forward::speech::{Loudness, Speech};
 use crate::forward::transport_cc::ArrivalRecorder;
 use crate::id::{LegId, MediaKind, Mid, Rid, SessionSlot, TrackKey};
@@ -86,6 +86,8 @@ pub struct Session {
     pub timer: Time,
     /// Round trip to the peer in microseconds, from its reports; 0 until known.
     pub rtt_us: u64,
+    /// How long the peer takes to send a packet again.
+    pub answer_time: AnswerTime,
 }
 
 /// A subscription as its session knows it.
@@ -309,6 +311,7 @@ impl Session {
             report_due: Time::NEVER,
             timer: Time::NEVER,
             rtt_us: 0,
+            answer_time: AnswerTime::default(),
         }
     }
 
