@@ -60,11 +60,12 @@ impl StreamReceiver {
     }
 
     /// A packet that came by RTX. It is not missing any more; statistics are about the stream itself
-    /// (RFC 4588 §8.3). Returns how long the answer took, in microseconds, if it is known which request it
-    /// answers.
-    pub fn on_recovered(&mut self, index: u64, now: Time) -> Option<u64> {
-        let missing = self.missing.remove(index)?;
-        (missing.tries == 1).then(|| now.since(missing.asked))
+    /// (RFC 4588 §8.3). Returns how long the answer took, if there was a question.
+    pub fn on_recovered(&mut self, index: u64, now: Time) -> Option<Answer> {
+        let missing = self.missing.remove(index).filter(|missing| missing.tries > 0)?;
+        let last_us = now.since(missing.asked);
+        let first_us = if missing.tries == 1 { last_us } else { now.since(missing.since) };
+        Some(Answer { first_us, last_us })
     }
 
     /// Appends the sequence numbers to ask for now, ascending modulo 2^16 and at most
@@ -120,10 +121,18 @@ impl StreamReceiver {
     }
 }
 
+/// How long ago a packet that has come was asked for, in microseconds: the first time and the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    pub first_us: u64,
+    pub last_us: u64,
+}
+
 /// How long a peer takes to answer a request for a packet: round trip, pacer and all.
 ///
-/// Smoothed as TCP does for its retransmission timer (RFC 6298 §2), which asks the same question; answers to
-/// repeated requests are not counted, as they may be to either (Karn's rule, §3).
+/// Smoothed as TCP does for its retransmission timer (RFC 6298 §2), which asks the same question. An answer to a
+/// repeated request may be to either and is not counted (Karn's rule, §3), unless it is too quick for the last
+/// one: else who asks too early would never learn it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AnswerTime {
     /// Mean and mean deviation in microseconds.
@@ -134,8 +143,14 @@ pub struct AnswerTime {
 const ANSWER_ASSUMED_US: u64 = 100_000;
 
 impl AnswerTime {
-    /// Takes in how long an answer took, in microseconds.
-    pub fn note(&mut self, us: u64) {
+    /// Takes in how long an answer took.
+    pub fn note(&mut self, answer: Answer) {
+        let Answer { first_us, last_us } = answer;
+        let is_to_the_first = |mean| first_us == last_us || last_us < mean / 2;
+        if self.measured.is_some_and(|(mean, _)| !is_to_the_first(mean)) {
+            return;
+        }
+        let us = first_us;
         self.measured = Some(match self.measured {
             None => (us, us / 2),
             Some((mean, deviation)) => ((mean * 7 + us) / 8, (deviation * 3 + mean.abs_diff(us)) / 4),
@@ -389,7 +404,7 @@ mod tests {
         assert_eq!(nacks(&mut receiver, at_ms(lost_at + 10)), [0]);
         assert!(nacks(&mut receiver, at_ms(lost_at + 59)).is_empty());
         assert_eq!(nacks(&mut receiver, at_ms(lost_at + 60)), [0]);
-        assert_eq!(receiver.on_recovered(65_536, at_ms(lost_at + 90)), None, "an answer to either request");
+        assert_eq!(receiver.on_recovered(65_536, at_ms(lost_at + 90)), answer(90, 30));
         assert_eq!(receiver.next_nack_due(), None);
         assert!(nacks(&mut receiver, at_ms(lost_at + 500)).is_empty());
         assert_eq!(receiver.take_gave_up(), 0);
@@ -438,19 +453,36 @@ mod tests {
     fn answer_to_the_only_request_tells_how_long_answers_take() {
         let mut receiver = stream(0..6, &[4]);
         assert_eq!(nacks(&mut receiver, at_ms(15)), [4]);
-        assert_eq!(receiver.on_recovered(4, at_ms(50)), Some(35_000));
+        assert_eq!(receiver.on_recovered(4, at_ms(50)), answer(35, 35));
         assert_eq!(receiver.on_recovered(4, at_ms(51)), None, "once");
+    }
+
+    fn answer(first_ms: u64, last_ms: u64) -> Option<Answer> {
+        Some(Answer { first_us: first_ms * 1_000, last_us: last_ms * 1_000 })
     }
 
     #[test]
     fn patience_follows_the_answers_and_until_there_are_some_the_round_trip() {
         let mut answers = AnswerTime::default();
+        let note = |answers: &mut AnswerTime, times: u32, first_ms, last_ms| {
+            (0..times).for_each(|_| answers.note(answer(first_ms, last_ms).unwrap()));
+        };
         assert_eq!((answers.patience_us(0), answers.patience_us(40_000)), (100_000, 50_000));
-        answers.note(200_000);
+        note(&mut answers, 1, 200, 200);
         assert_eq!(answers.patience_us(40_000), 400_000, "it may have been a quick one");
-        (0..50).for_each(|_| answers.note(200_000));
+        note(&mut answers, 50, 200, 200);
         assert!((200_000..205_000).contains(&answers.patience_us(40_000)));
-        (0..50).for_each(|n| answers.note(20_000 + n % 2 * 10_000));
+        note(&mut answers, 50, 450, 210);
+        assert!(
+            (200_000..205_000).contains(&answers.patience_us(0)),
+            "to the first or to the second request"
+        );
+        note(&mut answers, 50, 300, 50);
+        assert!((300_000..310_000).contains(&answers.patience_us(0)), "too quick for the second");
+        for _ in 0..25 {
+            note(&mut answers, 1, 20, 20);
+            note(&mut answers, 1, 30, 30);
+        }
         let patience = answers.patience_us(0);
         assert!((30_000..60_000).contains(&patience), "no answer should be waited for in vain: {patience}");
     }

@@ -137,8 +137,8 @@ impl Core {
         let track = publication.config.track;
         let encoding =
             publication.encodings.get_mut(arrival.route.encoding).ok_or(DropReason::UnknownStream)?;
-        if let Some(us) = encoding.receiver.on_recovered(index, arrival.now) {
-            session.answer_time.note(us);
+        if let Some(answer) = encoding.receiver.on_recovered(index, arrival.now) {
+            session.answer_time.note(answer);
         }
         let original = Arrival { index, ..*arrival };
         let packet = original.packet(encoding.continuity, payload_type, payload.len());
