@@ -25,6 +25,9 @@ const ENCODINGS: [(&str, Shape); 3] = [
     ("f", CAMERA),
 ];
 
+/// The highest of these, as it arrives: payloads alone.
+const BEST_BPS: u64 = 8 * 30 * CAMERA.packets_per_frame as u64 * CAMERA.payload_bytes as u64;
+
 const SECONDS: u64 = 20;
 /// Of which the first are for finding the capacity.
 const SETTLING_S: u64 = 5;
@@ -220,7 +223,13 @@ fn viewers_see_what_their_path_carries() {
     println!("seed {seed}, {} of {SECONDS} s, a queue of 300 ms", SECONDS - SETTLING_S);
     print(&outcomes);
     if let Some(file) = std::env::var_os("FANLINE_SIM_MATRIX_JSON") {
-        let report = json!({ "seed": seed, "seconds": SECONDS, "settling_s": SETTLING_S, "paths": outcomes });
+        let report = json!({
+            "seed": seed,
+            "seconds": SECONDS,
+            "settling_s": SETTLING_S,
+            "best_encoding_bps": BEST_BPS,
+            "paths": outcomes,
+        });
         std::fs::write(file, report.to_string()).unwrap();
     }
     for Outcome { capacity, loss, rtt_ms, whole, capacity_bps, .. } in outcomes {
