@@ -30,9 +30,6 @@ const TRAILER_BYTES_MAX: usize = 20;
 /// Report blocks in one receiver report (RFC 3550 §6.4.2: a 5-bit count).
 const BLOCKS_MAX: usize = 31;
 
-/// Round trip to a publisher: the SFU sends it no sender report to measure one, so NACKs assume this.
-const PUBLISHER_RTT_US: u64 = 100_000;
-
 impl Core {
     /// Does what is due for sessions whose timer has fired.
     pub(super) fn run_timers(&mut self, io: &mut impl Io, now: Time) -> usize {
@@ -177,11 +174,12 @@ fn advance(clock: &SenderClock, clock_rate: u32, now: Time) -> (u64, u32) {
 /// NACKs for what is missing, PLI where a key frame is wanted.
 fn write_requests(session: &mut Session, nacks: &mut Vec<u16>, out: &mut Outbox<'_, impl Io>, now: Time) {
     let sender = session.rtcp_ssrc;
+    let patience_us = session.answer_time.patience_us(session.rtt_us);
     for encoding in session.publications.iter_mut().flat_map(|p| &mut p.encodings) {
         let Some(media) = encoding.ssrc else { continue };
         if encoding.nack {
             nacks.clear();
-            encoding.receiver.nacks(now, PUBLISHER_RTT_US, nacks);
+            encoding.receiver.nacks(now, patience_us, nacks);
             if !nacks.is_empty() && out.write(|w| w.nack(sender, media, nacks)) {
                 out.counters.nacks_sent += nacks.len() as u64;
             }

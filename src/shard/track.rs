@@ -205,6 +205,13 @@ impl Track {
         self.legs.get(self.search(session, id).ok()?)
     }
 
+    /// The header shape of the session's leg with this SSRC.
+    pub fn shape_of(&self, session: SessionSlot, ssrc: u32) -> Option<&Shape> {
+        let first = self.legs.partition_point(|leg| leg.session < session);
+        let mut legs = self.legs.get(first..)?.iter().take_while(|leg| leg.session == session);
+        self.shapes.get(usize::from(legs.find(|leg| leg.ssrc == ssrc)?.shape))
+    }
+
     pub fn leg_mut(&mut self, session: SessionSlot, id: LegId) -> Option<&mut Leg> {
         let at = self.search(session, id).ok()?;
         self.legs.get_mut(at)

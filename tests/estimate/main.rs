@@ -1,7 +1,8 @@
 //! What the bandwidth estimator claims, over simulated paths whose capacity is known, and how str0m's fares there.
 //!
-//! `cargo test --test estimate -- --nocapture` prints the table of the comparison. All is in virtual time and
-//! seeded: `FANLINE_SIM_SEED=N` runs another draw.
+//! `cargo test --test estimate -- --nocapture` prints the table of the comparison; with `FANLINE_ESTIMATE_JSON=FILE` it is
+//! written as JSON too, for `scripts/video-report`. All is in virtual time and seeded: `FANLINE_SIM_SEED=N` runs another
+//! draw.
 
 #![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure, in its helpers too")]
 
@@ -12,6 +13,8 @@ mod theirs;
 
 use ours::Ours;
 use path::{Conditions, Encoder, Trace, run};
+use serde::Serialize;
+use serde_json::json;
 use theirs::Theirs;
 
 /// More than any path here carries.
@@ -105,6 +108,7 @@ fn estimate_follows_a_capacity_that_comes_and_goes() {
 }
 
 /// What is compared, in the order of the table's columns.
+#[derive(Serialize)]
 struct Figures {
     /// Mean of |estimate − capacity| as a part of the capacity.
     error: f64,
@@ -183,10 +187,11 @@ fn paths() -> Vec<(&'static str, Conditions)> {
 #[test]
 fn estimates_are_no_worse_than_those_of_str0m_on_any_path() {
     println!("{:<22}{:>15}{:>15}{:>15}{:>15}", "ours / str0m's", "error", "used", "delivered", "queue, ms");
-    let mut worse = Vec::new();
+    let (mut compared, mut worse) = (Vec::new(), Vec::new());
     for (name, conditions) in paths() {
         let ours = Figures::of(&ours(conditions), conditions.seconds);
         let theirs = Figures::of(&run(&mut Theirs::new(WANTED_BPS), &conditions), conditions.seconds);
+        compared.push(json!({ "path": name, "ours": ours, "theirs": theirs }));
         let pair = |of: fn(&Figures) -> f64| format!("{:.2} / {:.2}", of(&ours), of(&theirs));
         println!(
             "{name:<22}{:>15}{:>15}{:>15}{:>15}",
@@ -200,6 +205,9 @@ fn estimates_are_no_worse_than_those_of_str0m_on_any_path() {
         if ours.error > theirs.error + 0.05 || !is_used {
             worse.push(name);
         }
+    }
+    if let Some(file) = std::env::var_os("FANLINE_ESTIMATE_JSON") {
+        std::fs::write(file, json!(compared).to_string()).unwrap();
     }
     assert!(worse.is_empty(), "{worse:?}");
 }

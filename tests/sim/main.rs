@@ -23,6 +23,7 @@ mod media;
 mod meeting;
 mod moving;
 mod numbering;
+mod pacing;
 mod simulcast;
 mod speech;
 mod steps;
