@@ -26,5 +26,6 @@ mod numbering;
 mod pacing;
 mod simulcast;
 mod speech;
+mod steps;
 mod time;
 mod world;
