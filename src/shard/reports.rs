@@ -22,6 +22,10 @@ pub(super) const REPORT_INTERVAL_MS: u64 = 1_000;
 /// Reports of a session with audio alone: 5 s, the interval of RFC 3550 §6.2.
 const REPORT_INTERVAL_AUDIO_MS: u64 = 5_000;
 
+/// Reports fall due at whole milliseconds: those of a large audience, which began a few microseconds apart, then take a
+/// turn of the shard for some fifty of them instead of one each.
+const REPORT_GRID_US: u64 = 1_000;
+
 /// A compound packet stays below any MTU that WebRTC works over (1,280 bytes of IPv6 less headers and tag).
 const COMPOUND_BYTES_MAX: usize = 1_180;
 /// Room for the SRTCP index and the longest tag.
@@ -111,7 +115,7 @@ fn write_due(
         let complete = write_reports(slot, session, tracks, out, now);
         let rare = complete && !session.has_video();
         let interval = if rare { REPORT_INTERVAL_AUDIO_MS } else { REPORT_INTERVAL_MS };
-        session.report_due = now.plus_ms(interval);
+        session.report_due = Time(now.plus_ms(interval).0.next_multiple_of(REPORT_GRID_US));
     }
     write_requests(session, nacks, out, now);
     if session.feedback_due <= now {
