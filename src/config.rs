@@ -184,6 +184,11 @@ pub struct Config {
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = within::<u8>(0..=50))]
     pub padding_percent: u8,
 
+    /// How fast video leaves for one subscriber, in percent of its estimated bandwidth; what is more than one segmented
+    /// send waits. 0: nothing waits
+    #[arg(long, value_name = "PERCENT", default_value = "150", value_parser = within::<u16>(0..=1_000))]
+    pub pacing_percent: u16,
+
     /// Send each datagram by itself, without generic segmentation offload (to rule a driver out)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(action = clap::ArgAction::Set, default_value = "false", value_parser = boolean)]

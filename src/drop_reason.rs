@@ -64,6 +64,12 @@ drop_reasons! {
     BeforeJoin = "before_join",
     /// A packet of a layer that is above what the subscriber's bandwidth allows. Normal on slow links.
     LayerLeftOut = "layer_left_out",
+    /// A picture for a subscriber whose packets already wait for a second until its path can take them. It gets
+    /// the next key frame when it has caught up. Publish simulcast or layers for subscribers on slow links.
+    SubscriberBehind = "subscriber_behind",
+    /// A packet left the track ring while it waited for its subscriber's pacer: the publisher sends far more than
+    /// the subscriber's path carries. As for `subscriber_behind`.
+    PacedTooLate = "paced_too_late",
     /// The socket or the NIC ring had no room. Raise `net.core.wmem_max` or use more shards.
     SendBufferFull = "send_buffer_full",
     /// The kernel refused the datagram (unreachable, not permitted). See the debug log for the error.

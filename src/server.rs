@@ -27,6 +27,7 @@ use crate::control::transport::Identity;
 use crate::control::{self, Control};
 use crate::demo::{self, DemoApp};
 use crate::forward::coalesce::Coalescing;
+use crate::forward::pace::Pacing;
 use crate::id::ShardId;
 use crate::io::{Bell, Io};
 use crate::shard::{Shard, ShardSettings};
@@ -42,6 +43,9 @@ const REQUESTS_MAX: usize = 1_024;
 
 /// How long a request body may take to arrive.
 const BODY_READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The packets that a burst towards a subscriber is counted in: as large as browsers make them.
+const SEGMENT_BYTES: u32 = 1_250;
 
 /// The server accepts requests.
 #[derive(Debug, Clone, Copy)]
@@ -199,6 +203,10 @@ fn shard_settings(config: &Config) -> ShardSettings {
         coalescing: Coalescing {
             segments_max: config.segments_max(),
             padding_percent: config.padding_percent,
+        },
+        pacing: Pacing {
+            percent: config.pacing_percent.into(),
+            burst_bytes: u32::from(config.gso_segments) * SEGMENT_BYTES,
         },
     }
 }

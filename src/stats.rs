@@ -89,6 +89,8 @@ pub struct ShardSnapshot {
     pub retransmissions_sent: u64,
     /// Packets sent again to probe what a subscriber's path carries.
     pub probe_packets_sent: u64,
+    /// Packets of video that had to wait for their subscriber's pacer, of those sent.
+    pub paced_packets_sent: u64,
     /// Packets that subscribers asked for again: sequence numbers, not NACK messages.
     pub nacks_received: u64,
     /// Packets that we asked publishers for again: sequence numbers, not NACK messages.
@@ -131,6 +133,7 @@ impl ShardSnapshot {
             punted: 0,
             retransmissions_sent: 0,
             probe_packets_sent: 0,
+            paced_packets_sent: 0,
             nacks_received: 0,
             nacks_sent: 0,
             plis_received: 0,

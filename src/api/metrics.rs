@@ -220,7 +220,7 @@ const CONTROL_GAUGES: [Column<Census>; 5] = [
     ("data_channels", "Data channels published and subscribed to", |c| c.data_channels),
 ];
 
-const SHARD_COUNTERS: [Column<ShardSnapshot>; 17] = [
+const SHARD_COUNTERS: [Column<ShardSnapshot>; 18] = [
     ("datagrams_received", "UDP datagrams received, of every kind", |s| s.datagrams_received),
     ("bytes_received", "UDP payload bytes received", |s| s.bytes_received),
     ("datagrams_sent", "UDP datagrams sent; each segment of a segmented send counts", |s| s.datagrams_sent),
@@ -236,6 +236,9 @@ const SHARD_COUNTERS: [Column<ShardSnapshot>; 17] = [
     ("retransmissions_sent", "Packets sent again because a subscriber asked", |s| s.retransmissions_sent),
     ("probe_packets_sent", "Packets sent again to probe what a subscriber's path carries", |s| {
         s.probe_packets_sent
+    }),
+    ("paced_packets_sent", "Packets of video that waited for their subscriber's pacer, of those sent", |s| {
+        s.paced_packets_sent
     }),
     ("nacks_received", "Packets that subscribers asked for again", |s| s.nacks_received),
     ("nacks_sent", "Packets that publishers were asked for again", |s| s.nacks_sent),

@@ -7,12 +7,17 @@
 //!   thread's time *includes* the softirqs that ran on it; then it is taken out of system, and the sum stays.
 //!   When they pile up the kernel moves them to `ksoftirqd` of the core: its time is added.
 //!
+//! * *How busy cores are*: what they were not idle. `/proc/stat` counts ticks of load, but clocks idleness itself
+//!   (`get_idle_time`, `fs/proc/stat.c`), since a sleeping core has no tick.
+//!
 //! Ticks are samples: 250 or 100 a second per core, so the split of a measurement of 10 s on one core is good to
-//! 1 or 2 % of the core. The sum needs no such allowance.
+//! 1 or 2 % of the core, provided that the load does not keep step with the tick (`super::speaker` sees to that). The
+//! sum, and how busy cores are, need no such allowance.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -24,8 +29,8 @@ pub struct CpuReading {
     softirq_ns: u64,
     /// Time of `ksoftirqd` of the cores.
     ksoftirqd_ns: u64,
-    /// Time in which the cores were not idle.
-    busy_ns: u64,
+    /// Time in which the cores were idle.
+    idle_ns: u64,
     cores: usize,
 }
 
@@ -69,10 +74,10 @@ impl CpuReading {
         }
         let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
         for core in cores {
-            let (softirq, busy) = core_ticks(&stat, *core).unwrap_or_default();
+            let (softirq, idle) = core_ticks(&stat, *core).unwrap_or_default();
             reading.softirq_ns += softirq * tick_ns();
             reading.ksoftirqd_ns += Ksoftirqd::of_core(*core).run_ns();
-            reading.busy_ns += busy * tick_ns();
+            reading.idle_ns += idle * tick_ns();
         }
         reading
     }
@@ -82,8 +87,8 @@ impl CpuReading {
         self.cores
     }
 
-    /// What has been used from `before` to here.
-    pub fn since(&self, before: &Self) -> CpuUse {
+    /// What has been used from `before` to here, which is `wall` later.
+    pub fn since(&self, before: &Self, wall: Duration) -> CpuUse {
         let (mut all, mut control_ns) = (ThreadTime::default(), 0);
         for (name, now) in &self.threads {
             let was = before.threads.get(name).copied().unwrap_or_default();
@@ -94,7 +99,8 @@ impl CpuReading {
             control_ns += if name.starts_with(SHARD) { 0 } else { run_ns };
         }
         let softirq_ns = self.softirq_ns.saturating_sub(before.softirq_ns);
-        let cores_busy_ns = self.busy_ns.saturating_sub(before.busy_ns);
+        let cores_ns = wall.as_nanos() as u64 * self.cores as u64;
+        let cores_busy_ns = cores_ns.saturating_sub(self.idle_ns.saturating_sub(before.idle_ns));
         let ksoftirqd_ns = self.ksoftirqd_ns.saturating_sub(before.ksoftirqd_ns);
         let counted = softirq_ns.saturating_sub(ksoftirqd_ns);
         let mut of_threads = split(all, control_ns, counted, cores_busy_ns, threads_include_softirq());
@@ -190,13 +196,13 @@ fn drops_of(line: &str, ports: &[u16]) -> Option<u64> {
     ports.contains(&port).then(|| fields.next_back()?.parse().ok())?
 }
 
-/// Softirq and busy ticks of a core (proc_stat(5)): user nice system idle iowait irq softirq steal.
+/// Softirq and idle ticks of a core (proc_stat(5)): user nice system idle iowait irq softirq steal.
 fn core_ticks(stat: &str, core: usize) -> Option<(u64, u64)> {
     let start = format!("cpu{core} ");
     let line = stat.lines().find_map(|line| line.strip_prefix(&start))?;
     let ticks: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
-    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks[..] else { return None };
-    Some((softirq, user + nice + system + irq + softirq))
+    let [_user, _nice, _system, idle, iowait, _irq, softirq, ..] = ticks[..] else { return None };
+    Some((softirq, idle + iowait))
 }
 
 fn tick_ns() -> u64 {
@@ -230,10 +236,17 @@ mod tests {
     #[test]
     fn a_core_and_a_socket_are_read_from_their_lines() {
         let stat = "cpu  9 9 9 9 9 9 9\ncpu1 1 2 3 100 50 4 5 0 0 0\ncpu11 7 7 7 7 7 7 7 7\n";
-        assert_eq!(core_ticks(stat, 1), Some((5, 15)));
+        assert_eq!(core_ticks(stat, 1), Some((5, 150)));
         assert_eq!(core_ticks(stat, 2), None);
         let line = "  77: 0100007F:9C40 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 123 2 0 42";
         assert_eq!((drops_of(line, &[40_000]), drops_of(line, &[1])), (Some(42), None));
+    }
+
+    #[test]
+    fn a_core_is_busy_when_it_is_not_idle_whatever_its_ticks_met() {
+        let reading = |idle_ns| CpuReading { idle_ns, cores: 2, ..CpuReading::default() };
+        let used = reading(7_000).since(&reading(2_000), Duration::from_nanos(10_000));
+        assert_eq!(used.cores_busy_ns, 15_000);
     }
 
     #[test]

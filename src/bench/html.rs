@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt::Write;
 
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 
 use super::report::{CpuReport, Percentiles, PhaseReport, Report};
@@ -156,12 +157,7 @@ fn delays(svg: &mut String, phases: &[PhaseReport]) -> Result<(), Box<dyn Error>
             .label(name)
             .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.2))
-        .draw()?;
+    legend(&mut chart, SeriesLabelPosition::UpperLeft)?;
     root.present()?;
     Ok(())
 }
@@ -208,13 +204,21 @@ fn costs(svg: &mut String, phases: &[PhaseReport]) -> Result<(), Box<dyn Error>>
         let style = ("sans-serif", 14).into_font().color(&GREY).pos(right_middle());
         root.draw(&Text::new(name, (x - 8, y), style))?;
     }
+    legend(&mut chart, SeriesLabelPosition::UpperRight)?;
+    root.present()?;
+    Ok(())
+}
+
+fn legend<'a, 'svg: 'a, X: Ranged, Y: Ranged>(
+    chart: &mut ChartContext<'a, SVGBackend<'svg>, Cartesian2d<X, Y>>,
+    position: SeriesLabelPosition,
+) -> Result<(), Box<dyn Error>> {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(position)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.2))
         .draw()?;
-    root.present()?;
     Ok(())
 }
 
@@ -265,12 +269,7 @@ fn stairs(svg: &mut String, phases: &[PhaseReport]) -> Result<(), Box<dyn Error>
         .draw_series(marks)?
         .label("with loss")
         .legend(|(x, y)| Cross::new((x + 9, y), 5, RED.stroke_width(2)));
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.2))
-        .draw()?;
+    legend(&mut chart, SeriesLabelPosition::UpperLeft)?;
     root.present()?;
     Ok(())
 }

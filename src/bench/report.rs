@@ -318,10 +318,11 @@ impl PhaseReport {
 
 impl CpuReport {
     fn new(before: &Readings, after: &Readings) -> Option<Self> {
-        let raw = after.server.as_ref()?.since(before.server.as_ref()?);
+        let wall = after.at - before.at;
+        let raw = after.server.as_ref()?.since(before.server.as_ref()?, wall);
         let packets = after.packets - before.packets;
         let per_packet = |ns: u64| ns as f64 / packets.max(1) as f64;
-        let wall_ns = (after.at - before.at).as_nanos() as f64;
+        let wall_ns = wall.as_nanos() as f64;
         let total_ns = per_packet(raw.total_ns);
         Some(Self {
             user_ns: per_packet(raw.user_ns),
@@ -349,9 +350,10 @@ impl ServerReport {
 
 impl GeneratorReport {
     fn new(tally: &Tally, before: &Readings, after: &Readings) -> Self {
-        let wall_ns = (after.at - before.at).as_nanos() as f64;
+        let wall = after.at - before.at;
+        let wall_ns = wall.as_nanos() as f64;
         let threads = after.generator_ns.iter().zip(&before.generator_ns);
-        let cores = after.generator_cores.since(&before.generator_cores);
+        let cores = after.generator_cores.since(&before.generator_cores, wall);
         Self {
             threads_busy: threads.map(|(after, before)| (after - before) as f64 / wall_ns).collect(),
             cores_busy: cores.cores_busy_ns as f64 / (wall_ns * after.generator_cores.cores().max(1) as f64),

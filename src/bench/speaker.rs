@@ -61,6 +61,13 @@ const SILENCE_PACKETS: u64 = 20;
 
 const AUDIO_INTERVAL_US: u64 = 20_000;
 
+/// By how much frames come later than their nominal clock says, as a clock that is slow would have them, in 1/1000.
+///
+/// The kernel splits CPU time by what its tick meets, 100, 250 or 1,000 times a second. The nominal intervals are
+/// multiples of the tick's, so that it would meet the same moment of every burst, or the same few; like this it
+/// meets all of them, evenly, within 5 s.
+const SLOWER_BY: u64 = 4;
+
 const REPORT_INTERVAL_US: u64 = 1_000_000;
 
 /// Between two key frames that were asked for: what libwebrtc's encoders keep to.
@@ -71,10 +78,11 @@ impl Shape {
     pub const PACKET_BYTES_MIN: usize = FIXED_LEN + PAYLOAD_BYTES_MIN + TAG_BYTES;
 
     pub fn frame_interval_us(&self) -> u64 {
-        match self.kind {
+        let nominal_us = match self.kind {
             Kind::Audio => AUDIO_INTERVAL_US,
             Kind::Video => 1_000_000 / self.frames_per_second,
-        }
+        };
+        nominal_us + nominal_us * SLOWER_BY / 1_000
     }
 
     /// How many packets of how many bytes of payload frame `frame` has.
@@ -229,6 +237,25 @@ mod tests {
         assert_eq!(video.cut(0, false), (9, 1_158));
         let (packets, len) = video.cut(0, true);
         assert!(packets * len >= 4 * 2_500_000 / 8 / 30 && len <= 1_200 - 28, "{packets} of {len}");
+    }
+
+    #[test]
+    fn frames_keep_step_with_no_tick_of_the_kernel() {
+        let video = Shape { kind: Kind::Video, packet_bytes: 1_200, ..AUDIO };
+        for (shape, tick_us) in
+            [AUDIO, video].into_iter().flat_map(|shape| [10_000, 4_000, 1_000].map(|us| (shape, us)))
+        {
+            let frames = 5_000_000 / shape.frame_interval_us();
+            let mut met = [0; 10];
+            (0..frames).for_each(|frame| {
+                met[(frame * shape.frame_interval_us() % tick_us * 10 / tick_us) as usize] += 1
+            });
+            let even = frames / 10;
+            assert!(
+                met.iter().all(|met| (even * 2 / 3..=even * 3 / 2).contains(met)),
+                "{met:?} of {frames}, {tick_us} µs"
+            );
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 use crate::forward::glance::Glance;
 use crate::forward::layers::{LayerFilter, Passage};
+use crate::forward::pace::Backlog;
 use crate::forward::picture::{FrameNumbering, PictureCounters, PictureNumbering};
 use crate::forward::select::{Flowing, Selection};
 use crate::forward::track_ring::Packet;
@@ -46,6 +47,8 @@ pub struct Leg {
     is_paused: bool,
     /// What it received last was of another track, whose clocks are not this one's.
     is_foreign: bool,
+    /// It is paused because it could not be sent what there was in time.
+    is_behind: bool,
     numbering: Numbering,
     timing: Timing,
     pictures: PictureNumbering,
@@ -171,6 +174,7 @@ impl Leg {
             awaited: None,
             is_paused: false,
             is_foreign: false,
+            is_behind: false,
             numbering: Numbering::Pending { first_sequence },
             timing: Timing::default(),
             pictures: PictureNumbering::default(),
@@ -204,6 +208,28 @@ impl Leg {
     /// Receives nothing before the next beginning of the encoding that [`steer`](Self::steer) finds.
     pub fn pause(&mut self) {
         self.is_paused = true;
+    }
+
+    /// So much waits to be sent to it that it gets nothing new before it has caught up and a decoder can begin.
+    pub fn fall_behind(&mut self) {
+        self.awaited = self.awaited.or(Some(self.encoding));
+        self.is_paused = true;
+        self.is_behind = true;
+    }
+
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// Whether it may go over to what it waits for, with that much before it.
+    pub fn may_begin(&self, backlog: Backlog) -> bool {
+        !self.is_behind || backlog.is_short()
+    }
+
+    /// Whether a packet begins a picture after all that left.
+    pub fn is_next_picture(&self, packet: &Packet) -> bool {
+        let out = packet.timestamp.wrapping_add(self.timing.offset);
+        !self.timing.has_begun() || (out.wrapping_sub(self.timing.last) as i32) > 0
     }
 
     /// Goes on with another track, from the next beginning of its encoding 0 unless steered elsewhere.
@@ -302,6 +328,7 @@ impl Leg {
         self.awaited = None;
         self.is_paused = false;
         self.is_foreign = false;
+        self.is_behind = false;
     }
 
     /// Numbers a packet of the encoding it receives, which has frames for the points `offered`.

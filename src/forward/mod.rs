@@ -9,7 +9,7 @@
 //!
 //! The send side: [`glance`] says once what a packet is, [`rewrite`] builds headers, [`leg`] numbers packets for one
 //! subscriber with [`select`], [`layers`] and [`picture`] to help it, and [`coalesce`] puts what goes to one
-//! subscriber in the order that costs least. Beside it, a few times a second, [`allocate`] shares a subscriber's
+//! subscriber in the order that costs least; [`pace`] says how much of it leaves now. Beside it, a few times a second, [`allocate`] shares a subscriber's
 //! bandwidth among its videos by what [`rates`] has measured.
 
 pub mod allocate;
@@ -20,6 +20,7 @@ pub mod glance;
 pub mod keyframe;
 pub mod layers;
 pub mod leg;
+pub mod pace;
 pub mod picture;
 pub mod rates;
 pub mod receive;

@@ -3,13 +3,14 @@
 //! Statistics are those of RFC 3550 A.1, A.3 and A.8; requests for missing packets are NACKs (RFC 4585
 //! §6.2.1) answered by RTX (RFC 4588). Relies on SRTP: indices are extended, authenticated and never
 //! replayed, so the probation and restart heuristics of A.1 are absent. A sender's jump is a loss.
+//! How long an answer takes is measured by the answers themselves ([`AnswerTime`]).
 //! Deliberately absent too: a jitter buffer. A forwarder passes on what comes, as it comes.
 
 use crate::rtp::rtcp::ReportBlock;
 use crate::time::{Time, ntp_mid32};
 
 /// How far behind the newest packet a missing one is still asked for: one second of video at 10 Mbit/s.
-/// It bounds the storage: 1,000 entries of 32 B, 32 KB per stream, reserved at the start. A larger jump is
+/// It bounds the storage: 1,000 entries of 40 B, 40 KB per stream, reserved at the start. A larger jump is
 /// an outage, after which only a key frame helps.
 pub const MISSING_WINDOW: u64 = 1_000;
 
@@ -22,8 +23,11 @@ const REORDER_PACKETS: u32 = 3;
 const REPEAT_MIN_US: u64 = 20_000;
 /// Requests for one packet before we give it up.
 const TRIES_MAX: u8 = 10;
-/// A packet missing for this long is of no use to a viewer, whose jitter buffer holds less.
-const GIVE_UP_AFTER_MS: u64 = 1_000;
+/// A packet missing for this long is of no use to a viewer, whose jitter buffer holds less…
+const GIVE_UP_AFTER_US: u64 = 1_000_000;
+/// …but on a path so long that this allows one request only, it may take this many answers' time: the wait
+/// for a key frame would be no shorter.
+const GIVE_UP_AFTER_ANSWERS: u64 = 2;
 
 /// The last sender report and when it came: the sender's wall clock against its RTP clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,15 +60,19 @@ impl StreamReceiver {
     }
 
     /// A packet that came by RTX. It is not missing any more; statistics are about the stream itself
-    /// (RFC 4588 §8.3).
-    pub fn on_recovered(&mut self, index: u64) {
-        self.missing.remove(index);
+    /// (RFC 4588 §8.3). Returns how long the answer took, if there was a question.
+    pub fn on_recovered(&mut self, index: u64, now: Time) -> Option<Answer> {
+        let missing = self.missing.remove(index).filter(|missing| missing.tries > 0)?;
+        let last_us = now.since(missing.asked);
+        let first_us = if missing.tries == 1 { last_us } else { now.since(missing.since) };
+        Some(Answer { first_us, last_us })
     }
 
     /// Appends the sequence numbers to ask for now, ascending modulo 2^16 and at most
-    /// [`MISSING_WINDOW`] of them, and gives up those asked for too often or too long.
-    pub fn nacks(&mut self, now: Time, rtt_us: u64, out: &mut Vec<u16>) {
-        self.missing.nacks(now, rtt_us, out);
+    /// [`MISSING_WINDOW`] of them, and gives up those asked for too often, and those whose answer would come
+    /// too late. `answer_us` is how long to wait for an answer before the request is repeated.
+    pub fn nacks(&mut self, now: Time, answer_us: u64, out: &mut Vec<u16>) {
+        self.missing.nacks(now, answer_us, out);
     }
 
     /// When [`nacks`](Self::nacks) has something to do next; in the past for at once.
@@ -110,6 +118,53 @@ impl StreamReceiver {
 
     pub fn last_packet(&self) -> Option<Time> {
         self.reception.range.map(|range| range.last_arrival)
+    }
+}
+
+/// How long ago a packet that has come was asked for, in microseconds: the first time and the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    pub first_us: u64,
+    pub last_us: u64,
+}
+
+/// How long a peer takes to answer a request for a packet: round trip, pacer and all.
+///
+/// Smoothed as TCP does for its retransmission timer (RFC 6298 §2), which asks the same question. An answer to a
+/// repeated request may be to either and is not counted (Karn's rule, §3), unless it is too quick for the last
+/// one: else who asks too early would never learn it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AnswerTime {
+    /// Mean and mean deviation in microseconds.
+    measured: Option<(u64, u64)>,
+}
+
+/// The time for an answer until one is measured: a round trip across an ocean.
+const ANSWER_ASSUMED_US: u64 = 100_000;
+
+impl AnswerTime {
+    /// Takes in how long an answer took.
+    pub fn note(&mut self, answer: Answer) {
+        let Answer { first_us, last_us } = answer;
+        let is_to_the_first = |mean| first_us == last_us || last_us < mean / 2;
+        if self.measured.is_some_and(|(mean, _)| !is_to_the_first(mean)) {
+            return;
+        }
+        let us = first_us;
+        self.measured = Some(match self.measured {
+            None => (us, us / 2),
+            Some((mean, deviation)) => ((mean * 7 + us) / 8, (deviation * 3 + mean.abs_diff(us)) / 4),
+        });
+    }
+
+    /// After which time without an answer to ask again, in microseconds. `rtt_us` is the round trip as reports tell
+    /// it, 0 if they do not.
+    pub fn patience_us(&self, rtt_us: u64) -> u64 {
+        match self.measured {
+            Some((mean, deviation)) => mean + (4 * deviation).min(mean),
+            None if rtt_us > 0 => rtt_us + rtt_us / 4,
+            None => ANSWER_ASSUMED_US,
+        }
     }
 }
 
@@ -203,6 +258,8 @@ struct MissingPackets {
 struct Missing {
     index: u64,
     since: Time,
+    /// The time of the last request.
+    asked: Time,
     /// The time of the next request, or of giving up.
     due: Time,
     /// The count of advances when this one was passed over.
@@ -219,7 +276,7 @@ impl MissingPackets {
         match highest {
             None => {}
             Some(highest) if index > highest => self.advance(highest, index, now),
-            Some(_) => self.remove(index),
+            Some(_) => drop(self.remove(index)),
         }
     }
 
@@ -239,27 +296,29 @@ impl MissingPackets {
         let due = now.plus_ms(REORDER_DELAY_MS);
         let passed_at = self.advances;
         let new = highest + 1..index;
-        self.packets.extend(new.map(|index| Missing { index, since: now, due, passed_at, tries: 0 }));
+        let missing = |index| Missing { index, since: now, asked: now, due, passed_at, tries: 0 };
+        self.packets.extend(new.map(missing));
     }
 
-    fn remove(&mut self, index: u64) {
-        if let Ok(at) = self.packets.binary_search_by_key(&index, |missing| missing.index) {
-            self.packets.remove(at);
-        }
+    fn remove(&mut self, index: u64) -> Option<Missing> {
+        let at = self.packets.binary_search_by_key(&index, |missing| missing.index).ok()?;
+        Some(self.packets.remove(at))
     }
 
-    fn nacks(&mut self, now: Time, rtt_us: u64, out: &mut Vec<u16>) {
+    fn nacks(&mut self, now: Time, answer_us: u64, out: &mut Vec<u16>) {
         let advances = self.advances;
         let before = self.packets.len();
+        let answer_us = answer_us.max(REPEAT_MIN_US);
         self.packets.retain_mut(|missing| {
             if missing.due(advances) > now {
                 return true;
             }
-            if missing.is_hopeless(now) {
+            if missing.is_hopeless(now, answer_us) {
                 return false;
             }
             missing.tries += 1;
-            missing.due = now.plus_us(rtt_us.max(REPEAT_MIN_US)).min(missing.since.plus_ms(GIVE_UP_AFTER_MS));
+            missing.asked = now;
+            missing.due = now.plus_us(answer_us);
             out.push(missing.index as u16);
             true
         });
@@ -278,8 +337,10 @@ impl Missing {
         if self.tries == 0 && newer >= REORDER_PACKETS { self.since } else { self.due }
     }
 
-    fn is_hopeless(&self, now: Time) -> bool {
-        self.tries >= TRIES_MAX || now.since(self.since) >= GIVE_UP_AFTER_MS * 1_000
+    /// Asked for too often, or so long ago that another answer would come too late.
+    fn is_hopeless(&self, now: Time, answer_us: u64) -> bool {
+        let latest_us = GIVE_UP_AFTER_US.max(GIVE_UP_AFTER_ANSWERS * answer_us + REORDER_DELAY_MS * 1_000);
+        self.tries >= TRIES_MAX || self.tries > 0 && now.since(self.since) + answer_us > latest_us
     }
 }
 
@@ -343,7 +404,7 @@ mod tests {
         assert_eq!(nacks(&mut receiver, at_ms(lost_at + 10)), [0]);
         assert!(nacks(&mut receiver, at_ms(lost_at + 59)).is_empty());
         assert_eq!(nacks(&mut receiver, at_ms(lost_at + 60)), [0]);
-        receiver.on_recovered(65_536);
+        assert_eq!(receiver.on_recovered(65_536, at_ms(lost_at + 90)), answer(90, 30));
         assert_eq!(receiver.next_nack_due(), None);
         assert!(nacks(&mut receiver, at_ms(lost_at + 500)).is_empty());
         assert_eq!(receiver.take_gave_up(), 0);
@@ -363,14 +424,67 @@ mod tests {
         assert_eq!(receiver.next_nack_due(), None);
     }
 
-    #[test]
-    fn packet_is_given_up_after_a_second_on_a_long_path() {
+    /// When the packet that was lost at 5 ms is asked for, in ms since then, and when it is given up.
+    fn asked_at_ms(answer_us: u64) -> (Vec<u64>, u64) {
         let mut receiver = stream(0..6, &[4]);
-        let mut out = vec![];
-        receiver.nacks(at_ms(15), 3_000_000, &mut out);
-        assert_eq!(receiver.next_nack_due(), Some(at_ms(1_005)), "not a round trip later");
-        receiver.nacks(at_ms(1_005), 3_000_000, &mut out);
-        assert_eq!((out, receiver.take_gave_up()), (vec![4], 1));
+        let mut asked = Vec::new();
+        for ms in 5..10_000 {
+            let mut out = vec![];
+            receiver.nacks(at_ms(ms), answer_us, &mut out);
+            asked.extend(out.iter().map(|_| ms - 5));
+            if receiver.take_gave_up() > 0 {
+                return (asked, ms - 5);
+            }
+        }
+        panic!("never given up; asked at {asked:?}");
+    }
+
+    #[test]
+    fn packet_is_given_up_when_another_answer_would_come_later_than_a_second() {
+        assert_eq!(asked_at_ms(300_000), (vec![10, 310, 610], 910));
+    }
+
+    #[test]
+    fn packet_on_a_long_path_is_asked_for_twice() {
+        assert_eq!(asked_at_ms(800_000), (vec![10, 810], 1_610));
+    }
+
+    #[test]
+    fn answer_to_the_only_request_tells_how_long_answers_take() {
+        let mut receiver = stream(0..6, &[4]);
+        assert_eq!(nacks(&mut receiver, at_ms(15)), [4]);
+        assert_eq!(receiver.on_recovered(4, at_ms(50)), answer(35, 35));
+        assert_eq!(receiver.on_recovered(4, at_ms(51)), None, "once");
+    }
+
+    fn answer(first_ms: u64, last_ms: u64) -> Option<Answer> {
+        Some(Answer { first_us: first_ms * 1_000, last_us: last_ms * 1_000 })
+    }
+
+    #[test]
+    fn patience_follows_the_answers_and_until_there_are_some_the_round_trip() {
+        let mut answers = AnswerTime::default();
+        let note = |answers: &mut AnswerTime, times: u32, first_ms, last_ms| {
+            (0..times).for_each(|_| answers.note(answer(first_ms, last_ms).unwrap()));
+        };
+        assert_eq!((answers.patience_us(0), answers.patience_us(40_000)), (100_000, 50_000));
+        note(&mut answers, 1, 200, 200);
+        assert_eq!(answers.patience_us(40_000), 400_000, "it may have been a quick one");
+        note(&mut answers, 50, 200, 200);
+        assert!((200_000..205_000).contains(&answers.patience_us(40_000)));
+        note(&mut answers, 50, 450, 210);
+        assert!(
+            (200_000..205_000).contains(&answers.patience_us(0)),
+            "to the first or to the second request"
+        );
+        note(&mut answers, 50, 300, 50);
+        assert!((300_000..310_000).contains(&answers.patience_us(0)), "too quick for the second");
+        for _ in 0..25 {
+            note(&mut answers, 1, 20, 20);
+            note(&mut answers, 1, 30, 30);
+        }
+        let patience = answers.patience_us(0);
+        assert!((30_000..60_000).contains(&patience), "no answer should be waited for in vain: {patience}");
     }
 
     #[test]
@@ -415,7 +529,7 @@ mod tests {
     #[test]
     fn retransmissions_do_not_hide_loss_from_the_report() {
         let mut receiver = stream(0..4, &[2]);
-        receiver.on_recovered(2);
+        receiver.on_recovered(2, at_ms(4));
         assert_eq!(receiver.report_block(7, at_ms(5)).unwrap().cumulative_lost, 1);
     }
 

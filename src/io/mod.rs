@@ -11,8 +11,8 @@
 //! - [`Io::wait`] sleeps until there is something to do.
 //!
 //! Backends are interchangeable files: [`udp`] (kernel sockets, portable), [`uring`] (kernel sockets through
-//! io_uring), [`xdp`] (past the kernel's IP stack) and [`sim`] (in memory, virtual time). The shard is generic over them: no trait object per packet. One suite, `tests/io.rs`, runs over
-//! all of them.
+//! io_uring), [`xdp`] (past the kernel's IP stack) and [`sim`] (in memory, virtual time). The shard is generic over
+//! them: no trait object per packet. One suite, `tests/io`, runs over all of them.
 //!
 //! Degradation is state, not an error: without GSO or GRO, IPv6 or large socket buffers a backend goes on
 //! with less, counts it, and says so once in the log. A datagram that cannot be sent is counted in
@@ -26,6 +26,7 @@ use std::time::Duration;
 
 pub mod batch;
 pub mod bell;
+mod outcome;
 pub mod sim;
 mod socket;
 pub mod udp;

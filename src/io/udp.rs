@@ -10,10 +10,6 @@
 //! It also forbids fragmentation (`IP_PMTUDISC_PROBE`): a datagram above the interface MTU is refused and
 //! counted, one above the path MTU is lost.
 //!
-//! GSO is given up only on evidence. `EIO` and `EINVAL` can mean that a device cannot segment, but also that
-//! one path is bad (port 0, a source address that is no longer ours), and a stranger can cause the latter. So
-//! the run is sent again one by one, and only if its first datagram then leaves was GSO to blame.
-//!
 //! Deliberately absent: retries. What the socket has no room for is dropped and counted: late media is worth
 //! less than the next packet, and everything else that passes here repeats itself.
 
@@ -27,9 +23,10 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::net::{SendFlags, sendto};
-use tracing::{debug, info, trace};
+use tracing::debug;
 
-use super::batch::{Batch, Run, SEGMENTS_MAX};
+use super::batch::{Batch, SEGMENTS_MAX};
+use super::outcome::Outcomes;
 use super::socket::{BindError, UdpEndpoint};
 use super::{Bell, Datagram, Io, IoCounters, Path};
 
@@ -59,8 +56,7 @@ pub struct UdpIo {
     receive: ReceiveMemory,
     batch: Batch,
     counters: IoCounters,
-    /// Kernel calls to send that failed; says which failures are worth a line in the log.
-    failed_sends: u64,
+    outcomes: Outcomes,
 }
 
 /// The socket and what `quinn-udp` knows about it.
@@ -84,7 +80,7 @@ impl UdpIo {
             receive: ReceiveMemory::new(),
             batch: Batch::new(segments_max),
             counters: IoCounters::default(),
-            failed_sends: 0,
+            outcomes: Outcomes::default(),
         })
     }
 
@@ -137,27 +133,16 @@ impl Io for UdpIo {
     }
 
     fn flush(&mut self) {
-        let mut gso_is_broken = false;
-        for run in self.batch.runs() {
-            match self.wire.send(&run.path, run.bytes, run.segment_size) {
-                Ok(()) => self.counters.count_sent(run.segments() as u64, run.bytes.len()),
-                Err(error) if run.segments() > 1 && may_be_about_gso(&error) => {
-                    let first_left =
-                        self.wire.send_one_by_one(&run, &mut self.counters, &mut self.failed_sends);
-                    if first_left && !gso_is_broken {
-                        info!(%error, "segmentation offload does not work here; going on without");
-                        gso_is_broken = true;
-                    }
-                }
-                Err(error) => {
-                    self.counters.send_failures.count(&error, run.segments() as u64);
-                    say_rarely(&mut self.failed_sends, &run.path, &error);
-                }
-            }
+        let Self { wire, batch, outcomes, counters, .. } = self;
+        for run in batch.runs() {
+            let outcome = wire.send(&run.path, run.bytes, run.segment_size);
+            outcomes.settle(counters, &run, outcome, || {
+                run.datagrams().map(|datagram| wire.send(&run.path, datagram, datagram.len()))
+            });
         }
-        self.batch.clear();
-        if gso_is_broken {
-            self.batch.set_segments_max(1);
+        batch.clear();
+        if outcomes.gso_is_broken {
+            batch.set_segments_max(1);
         }
     }
 
@@ -190,38 +175,6 @@ impl Wire {
             src_ip: path.local,
         };
         self.state.try_send(self.endpoint.socket().into(), &transmit)
-    }
-
-    /// Sends the datagrams of a run without GSO and returns whether the first one left.
-    fn send_one_by_one(&self, run: &Run<'_>, counters: &mut IoCounters, failed_sends: &mut u64) -> bool {
-        let mut first_left = None;
-        for datagram in run.datagrams() {
-            let sent = self.send(&run.path, datagram, datagram.len());
-            first_left.get_or_insert(sent.is_ok());
-            match sent {
-                Ok(()) => counters.count_sent(1, datagram.len()),
-                Err(error) => {
-                    counters.send_failures.count(&error, 1);
-                    say_rarely(failed_sends, &run.path, &error);
-                }
-            }
-        }
-        first_left == Some(true)
-    }
-}
-
-/// What the kernel answers where a device or a path cannot segment (`udp_send_skb`).
-pub(super) fn may_be_about_gso(error: &Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
-}
-
-/// Logs the 1st, 2nd, 4th, 8th … failure: a flood of them is a few lines, and no clock is needed.
-pub(super) fn say_rarely(failed_sends: &mut u64, path: &Path, error: &Error) {
-    *failed_sends += 1;
-    if failed_sends.is_power_of_two() {
-        debug!(remote = %path.remote, %error, times = *failed_sends, "sending failed");
-    } else {
-        trace!(remote = %path.remote, %error, "sending failed");
     }
 }
 

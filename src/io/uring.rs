@@ -43,11 +43,12 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fd, RecvMsgOut, SubmitArgs, T
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use quinn_udp::UdpSocketState;
 use socket2::SockAddr;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::batch::{BATCH_RUNS, Batch, Run, SEGMENTS_MAX};
+use super::outcome::Outcomes;
 use super::socket::{BindError, UdpEndpoint};
-use super::udp::{Message, UdpOptions, may_be_about_gso, say_rarely};
+use super::udp::{Message, UdpOptions};
 use super::{Bell, Datagram, Io, IoCounters, Path};
 
 /// Room for every run of a batch, so that a flush is one submission.
@@ -70,10 +71,9 @@ pub struct UringIo {
     wire: Wire,
     batch: Batch,
     /// What became of each run of the batch: bytes sent, or an error number below zero.
-    outcomes: Box<[i32]>,
+    results: Box<[i32]>,
+    outcomes: Outcomes,
     counters: IoCounters,
-    /// Requests to send that failed; says which failures are worth a line in the log.
-    failed_sends: u64,
 }
 
 /// Why a [`UringIo`] could not be made.
@@ -123,9 +123,9 @@ impl UringIo {
         Ok(Self {
             wire: Wire::new(ring, endpoint, bell).map_err(UringError::Ring)?,
             batch: Batch::new(segments_max),
-            outcomes: vec![0; BATCH_RUNS].into_boxed_slice(),
+            results: vec![0; BATCH_RUNS].into_boxed_slice(),
+            outcomes: Outcomes::default(),
             counters: IoCounters::default(),
-            failed_sends: 0,
         })
     }
 
@@ -177,28 +177,14 @@ impl Io for UringIo {
     }
 
     fn flush(&mut self) {
-        let mut gso_is_broken = false;
-        self.wire.send(self.batch.runs(), &mut self.outcomes);
-        for (run, outcome) in self.batch.runs().zip(&self.outcomes) {
-            match refusal(*outcome) {
-                None => self.counters.count_sent(run.segments() as u64, run.bytes.len()),
-                Some(error) if run.segments() > 1 && may_be_about_gso(&error) => {
-                    let first_left =
-                        self.wire.send_one_by_one(&run, &mut self.counters, &mut self.failed_sends);
-                    if first_left && !gso_is_broken {
-                        info!(%error, "segmentation offload does not work here; going on without");
-                        gso_is_broken = true;
-                    }
-                }
-                Some(error) => {
-                    self.counters.send_failures.count(&error, run.segments() as u64);
-                    say_rarely(&mut self.failed_sends, &run.path, &error);
-                }
-            }
+        let Self { wire, batch, results, outcomes, counters } = self;
+        wire.send(batch.runs(), results);
+        for (run, &result) in batch.runs().zip(results.iter()) {
+            outcomes.settle(counters, &run, outcome_of(result), || wire.send_one_by_one(&run));
         }
-        self.batch.clear();
-        if gso_is_broken {
-            self.batch.set_segments_max(1);
+        batch.clear();
+        if outcomes.gso_is_broken {
+            batch.set_segments_max(1);
         }
     }
 
@@ -211,9 +197,9 @@ impl Io for UringIo {
     }
 }
 
-/// The error that a completion reports below zero.
-fn refusal(outcome: i32) -> Option<Error> {
-    (outcome < 0).then(|| Error::from_raw_os_error(-outcome))
+/// A completion reports an error as its number below zero.
+fn outcome_of(result: i32) -> Result<(), Error> {
+    if result < 0 { Err(Error::from_raw_os_error(-result)) } else { Ok(()) }
 }
 
 /// The ring, the socket, and all memory that the kernel may know by address.
@@ -269,8 +255,8 @@ impl Wire {
         }
     }
 
-    /// Takes all completions. Those of sends are noted in `outcomes` by number; returns how many they were.
-    fn reap(&mut self, outcomes: &mut [i32]) -> usize {
+    /// Takes all completions. Those of sends are noted in `results` by number; returns how many they were.
+    fn reap(&mut self, results: &mut [i32]) -> usize {
         let mut sends = 0;
         for completion in self.ring.completion() {
             match completion.user_data() {
@@ -278,8 +264,8 @@ impl Wire {
                 BELL => self.watches_bell = false,
                 number => {
                     sends += 1;
-                    if let Some(outcome) = outcomes.get_mut(number as usize) {
-                        *outcome = completion.result();
+                    if let Some(result) = results.get_mut(number as usize) {
+                        *result = completion.result();
                     }
                 }
             }
@@ -334,9 +320,9 @@ impl Wire {
         self.reap(&mut []);
     }
 
-    /// Sends `runs` in one submission and notes in `outcomes` what became of each. Returns when the kernel
+    /// Sends `runs` in one submission and notes in `results` what became of each. Returns when the kernel
     /// has done with their memory.
-    fn send<'a>(&mut self, runs: impl Iterator<Item = Run<'a>>, outcomes: &mut [i32]) {
+    fn send<'a>(&mut self, runs: impl Iterator<Item = Run<'a>>, results: &mut [i32]) {
         let socket = Fd(self.endpoint.socket().as_raw_fd());
         let mut pending = 0;
         for (number, run) in runs.enumerate().take(self.sends.len()) {
@@ -349,25 +335,16 @@ impl Wire {
         }
         while pending > 0 {
             self.submit_and_wait(1);
-            pending -= self.reap(outcomes);
+            pending -= self.reap(results);
         }
     }
 
-    /// Sends the datagrams of a run without GSO and returns whether the first one left.
-    fn send_one_by_one(&mut self, run: &Run<'_>, counters: &mut IoCounters, failed_sends: &mut u64) -> bool {
-        let mut outcomes = [0; SEGMENTS_MAX];
+    /// Sends the datagrams of a run without GSO and says what became of each.
+    fn send_one_by_one(&mut self, run: &Run<'_>) -> impl Iterator<Item = Result<(), Error>> + use<> {
+        let mut results = [0; SEGMENTS_MAX];
         let runs = run.datagrams().map(|bytes| Run { path: run.path, segment_size: bytes.len(), bytes });
-        self.send(runs, &mut outcomes);
-        for (datagram, outcome) in run.datagrams().zip(outcomes) {
-            match refusal(outcome) {
-                None => counters.count_sent(1, datagram.len()),
-                Some(error) => {
-                    counters.send_failures.count(&error, 1);
-                    say_rarely(failed_sends, &run.path, &error);
-                }
-            }
-        }
-        outcomes[0] >= 0
+        self.send(runs, &mut results);
+        results.into_iter().map(outcome_of)
     }
 
     /// Ends all requests; whether the kernel has let go of all memory.
@@ -459,10 +436,10 @@ impl Receive {
     fn note(&mut self, completion: &cqueue::Entry) {
         let (result, flags) = (completion.result(), completion.flags());
         self.requested = cqueue::more(flags);
-        match (refusal(result), cqueue::buffer_select(flags)) {
-            (None, Some(buffer)) => self.arrived.push(Arrived { buffer, len: result as usize }),
-            (None, None) => {}
-            (Some(error), buffer) => {
+        match (outcome_of(result), cqueue::buffer_select(flags)) {
+            (Ok(()), Some(buffer)) => self.arrived.push(Arrived { buffer, len: result as usize }),
+            (Ok(()), None) => {}
+            (Err(error), buffer) => {
                 if let Some(buffer) = buffer {
                     self.buffers.give_back(buffer);
                     self.buffers.publish();

@@ -5,6 +5,8 @@
 
 use crate::forward::allocate::Patience;
 use crate::forward::estimate::{START_BPS, SendSideEstimator};
+use crate::forward::pace::Pacer;
+use crate::shard::egress::QueueId;
 use crate::time::Time;
 
 /// Retransmissions may take this part of what is sent: a path that loses more is not helped by sending more.
@@ -32,6 +34,11 @@ pub struct Bandwidth {
     /// When it is shared out among the session's videos next, and whether they may then be given more.
     allocation_due: Option<Time>,
     pub patience: Patience,
+    /// It has been shared out: until then it is a guess.
+    is_settled: bool,
+    pub pacer: Pacer,
+    /// What waits for the pacer, if anything does.
+    pub queue: Option<QueueId>,
 }
 
 impl Bandwidth {
@@ -43,6 +50,9 @@ impl Bandwidth {
             is_listed: false,
             allocation_due: None,
             patience: Patience::default(),
+            is_settled: false,
+            pacer: Pacer::default(),
+            queue: None,
         }
     }
 
@@ -66,7 +76,20 @@ impl Bandwidth {
             return None;
         }
         self.allocation_due = Some(now.plus_ms(ALLOCATION_INTERVAL_MS));
+        self.is_settled = true;
         Some(available_bps)
+    }
+
+    /// What video is paced by, in bits per second: the estimate, and while that is a guess what a video may need.
+    pub fn paced_bps(&self) -> Option<u64> {
+        let least_bps = if self.is_settled { 0 } else { WANTED_PER_VIDEO_BPS };
+        self.available_bps().map(|bps| bps.max(least_bps))
+    }
+
+    /// Nothing waits any more.
+    pub fn forget_queue(&mut self) {
+        self.queue = None;
+        self.pacer.forget();
     }
 
     /// The receiver's own estimate.
@@ -80,6 +103,11 @@ impl Bandwidth {
         let more = self.retransmittable + bytes as i64 * RETRANSMITTED_PERCENT / 100;
         self.retransmittable = more.min(RETRANSMITTED_BYTES_MAX);
         self.estimator.on_sent(bytes, now)
+    }
+
+    /// Notes a packet that leaves without a transport-wide sequence number, as audio does.
+    pub fn count_sent_beside(&mut self, bytes: usize, now: Time) {
+        self.estimator.on_sent_beside(bytes, now);
     }
 
     /// Whether there is something left of the budget for retransmissions.

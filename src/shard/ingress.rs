@@ -137,7 +137,9 @@ impl Core {
         let track = publication.config.track;
         let encoding =
             publication.encodings.get_mut(arrival.route.encoding).ok_or(DropReason::UnknownStream)?;
-        encoding.receiver.on_recovered(index);
+        if let Some(answer) = encoding.receiver.on_recovered(index, arrival.now) {
+            session.answer_time.note(answer);
+        }
         let original = Arrival { index, ..*arrival };
         let packet = original.packet(encoding.continuity, payload_type, payload.len());
         let ring = self.tracks.get_mut(track).and_then(|t| t.encodings.get_mut(arrival.route.encoding));

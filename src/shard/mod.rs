@@ -31,12 +31,13 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::drop_reason::DropReason;
 use crate::forward::allocate::Demand;
 use crate::forward::coalesce::Coalescing;
+use crate::forward::pace::Pacing;
 use crate::id::{LegId, Mid, SessionSlot, ShardId, TrackKey};
 use crate::io::Io;
 use crate::io::bell::Bell;
 use crate::ring;
 use crate::shard::command::{Command, Event};
-use crate::shard::egress::{DirtyTracks, Egress, Probers};
+use crate::shard::egress::{DirtyTracks, Egress, PacedQueues, Probers};
 use crate::shard::session::Sessions;
 use crate::shard::timer::Timers;
 use crate::shard::track::Tracks;
@@ -80,6 +81,8 @@ pub struct ShardSettings {
     pub spin: Duration,
     /// How packets to one subscriber are made to fit one send.
     pub coalescing: Coalescing,
+    /// How video to one subscriber is spread over time.
+    pub pacing: Pacing,
 }
 
 impl Default for ShardSettings {
@@ -89,6 +92,7 @@ impl Default for ShardSettings {
             audio_hold: Duration::ZERO,
             spin: Duration::from_micros(50),
             coalescing: Coalescing { segments_max: 10, padding_percent: 10 },
+            pacing: Pacing { percent: 150, burst_bytes: 12_500 },
         }
     }
 }
@@ -110,6 +114,7 @@ struct Core {
     dirty: DirtyTracks,
     retransmits: Vec<Retransmit>,
     probers: Probers,
+    paced: PacedQueues,
     /// Scratch memory that keeps its capacity between turns.
     egress: Egress,
     nacks: Vec<u16>,
@@ -162,6 +167,7 @@ impl<I: Io> Shard<I> {
             dirty: DirtyTracks::new(settings.audio_hold.as_micros() as u64),
             retransmits: Vec::with_capacity(RETRANSMITS_PER_TURN_MAX),
             probers: Probers::new(),
+            paced: PacedQueues::new(settings.pacing),
             egress: Egress::new(settings.coalescing),
             nacks: Vec::with_capacity(1_024),
             demands: Vec::with_capacity(DEMANDS_CAPACITY),
@@ -208,6 +214,7 @@ impl<I: Io> Shard<I> {
         work += core.run_timers(io, now);
         work += core.forward(io, now);
         work += core.retransmit(io, now);
+        work += core.pace(io, now);
         work += core.probe(io, now);
         io.flush();
         core.snapshot(io.counters(), now);
@@ -230,7 +237,8 @@ impl<I: Io> Shard<I> {
 impl Core {
     /// When something is to be done by itself.
     fn next_due(&self) -> Time {
-        self.timers.next_due().unwrap_or(Time::NEVER).min(self.dirty.next_due()).min(self.probers.next_due())
+        let timers = self.timers.next_due().unwrap_or(Time::NEVER);
+        timers.min(self.dirty.next_due()).min(self.paced.next_due()).min(self.probers.next_due())
     }
 
     fn has_work(&self) -> bool {

@@ -22,9 +22,12 @@ pub(super) const REPORT_INTERVAL_MS: u64 = 1_000;
 /// Reports of a session with audio alone: 5 s, the interval of RFC 3550 §6.2.
 const REPORT_INTERVAL_AUDIO_MS: u64 = 5_000;
 
-/// Reports fall due at whole milliseconds: those of a large audience, which began a few microseconds apart, then take a
-/// turn of the shard for some fifty of them instead of one each.
-const REPORT_GRID_US: u64 = 1_000;
+/// Reports fall due at moments that all sessions share, 50 a second: those of a thousand listeners then wake the shard 50
+/// times a second, not 200 times. An audience that began together is spread over turns by [`SESSIONS_PER_TURN_MAX`].
+const REPORT_GRID_US: u64 = 20_000;
+
+/// Sessions whose timers one turn serves, each with a datagram or so: media waits for at most some 200 microseconds.
+const SESSIONS_PER_TURN_MAX: usize = 64;
 
 /// A compound packet stays below any MTU that WebRTC works over (1,280 bytes of IPv6 less headers and tag).
 const COMPOUND_BYTES_MAX: usize = 1_180;
@@ -34,14 +37,13 @@ const TRAILER_BYTES_MAX: usize = 20;
 /// Report blocks in one receiver report (RFC 3550 §6.4.2: a 5-bit count).
 const BLOCKS_MAX: usize = 31;
 
-/// Round trip to a publisher: the SFU sends it no sender report to measure one, so NACKs assume this.
-const PUBLISHER_RTT_US: u64 = 100_000;
-
 impl Core {
-    /// Does what is due for sessions whose timer has fired.
+    /// Does what is due for sessions whose timer has fired. What is beyond a turn's share stays due.
     pub(super) fn run_timers(&mut self, io: &mut impl Io, now: Time) -> usize {
         let mut count = 0;
-        while let Some((due, slot)) = self.timers.pop(now) {
+        while count < SESSIONS_PER_TURN_MAX
+            && let Some((due, slot)) = self.timers.pop(now)
+        {
             let Some((session, outlet)) = self.sessions.both_mut(slot) else { continue };
             if session.timer != due {
                 continue;
@@ -181,11 +183,12 @@ fn advance(clock: &SenderClock, clock_rate: u32, now: Time) -> (u64, u32) {
 /// NACKs for what is missing, PLI where a key frame is wanted.
 fn write_requests(session: &mut Session, nacks: &mut Vec<u16>, out: &mut Outbox<'_, impl Io>, now: Time) {
     let sender = session.rtcp_ssrc;
+    let patience_us = session.answer_time.patience_us(session.rtt_us);
     for encoding in session.publications.iter_mut().flat_map(|p| &mut p.encodings) {
         let Some(media) = encoding.ssrc else { continue };
         if encoding.nack {
             nacks.clear();
-            encoding.receiver.nacks(now, PUBLISHER_RTT_US, nacks);
+            encoding.receiver.nacks(now, patience_us, nacks);
             if !nacks.is_empty() && out.write(|w| w.nack(sender, media, nacks)) {
                 out.counters.nacks_sent += nacks.len() as u64;
             }

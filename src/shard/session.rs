@@ -5,7 +5,8 @@
 use crate::drop_reason::DropReason;
 use crate::forward::keyframe::KeyframeRequests;
 use crate::forward::leg::Leg;
-use crate::forward::receive::StreamReceiver;
+use crate::forward::pace::{Backlog, Pacing};
+use crate::forward::receive::{AnswerTime, StreamReceiver};
 use crate::forward::speech::{Loudness, Speech};
 use crate::forward::transport_cc::ArrivalRecorder;
 use crate::id::{LegId, MediaKind, Mid, Rid, SessionSlot, TrackKey};
@@ -15,6 +16,7 @@ use crate::rtp::header::Header;
 use crate::rtp::srtp::{Opener, RtpReplay, Sealer};
 use crate::shard::bandwidth::Bandwidth;
 use crate::shard::command::{EncodingConfig, LegConfig, PublicationConfig, ReceiveCodec};
+use crate::shard::egress::{PacedQueues, Waiting};
 use crate::stats::BandwidthHistogram;
 use crate::time::Time;
 
@@ -59,9 +61,66 @@ pub struct Destination<'a> {
 }
 
 impl Destination<'_> {
+    /// Brings what the pacer allows up to now. Returns how far the subscriber is behind.
+    pub fn fill(&mut self, pacing: Pacing) -> Backlog {
+        let Some(bandwidth) = self.bandwidth.as_mut() else { return Backlog::NONE };
+        let bps = bandwidth.paced_bps();
+        bandwidth.pacer.fill(pacing, bps, self.now);
+        bandwidth.pacer.backlog()
+    }
+
+    /// Whether a fresh packet of video may leave at once.
+    pub fn may_send_video(&self) -> bool {
+        self.bandwidth
+            .as_ref()
+            .is_none_or(|bandwidth| bandwidth.queue.is_none() && bandwidth.pacer.may_send())
+    }
+
+    /// Whether a packet that waits may leave.
+    pub fn may_release(&self) -> bool {
+        self.bandwidth.as_ref().is_none_or(|bandwidth| bandwidth.pacer.may_send())
+    }
+
+    /// Takes what leaves off what the pacer allows.
+    pub fn spend(&mut self, bytes: usize) {
+        if let Some(bandwidth) = &mut self.bandwidth {
+            bandwidth.pacer.spend(bytes);
+        }
+    }
+
+    /// Has a packet wait. Returns whether it does: it cannot if there is no room.
+    pub fn delay(&mut self, session: SessionSlot, packet: Waiting, paced: &mut PacedQueues) -> bool {
+        let Some(bandwidth) = &mut self.bandwidth else { return false };
+        let Some(queue) = paced.push(session, bandwidth.queue, packet, self.now) else { return false };
+        bandwidth.queue = Some(queue);
+        bandwidth.pacer.delay(packet.len.into());
+        true
+    }
+
+    /// Notes bytes that wait no more.
+    pub fn note_released(&mut self, bytes: usize) {
+        if let Some(bandwidth) = &mut self.bandwidth {
+            bandwidth.pacer.release(bytes);
+        }
+    }
+
+    /// Nothing waits any more.
+    pub fn forget_queue(&mut self) {
+        if let Some(bandwidth) = &mut self.bandwidth {
+            bandwidth.forget_queue();
+        }
+    }
+
     /// Notes a packet whose arrival its receiver will report. Returns the transport-wide sequence number for it.
     pub fn count_sent(&mut self, bytes: usize) -> Option<u16> {
         Some(self.bandwidth.as_mut()?.count_sent(bytes, self.now))
+    }
+
+    /// Notes a packet whose arrival nobody will report.
+    pub fn count_sent_beside(&mut self, bytes: usize) {
+        if let Some(bandwidth) = &mut self.bandwidth {
+            bandwidth.count_sent_beside(bytes, self.now);
+        }
     }
 }
 
@@ -86,6 +145,8 @@ pub struct Session {
     pub timer: Time,
     /// Round trip to the peer in microseconds, from its reports; 0 until known.
     pub rtt_us: u64,
+    /// How long the peer takes to send a packet again.
+    pub answer_time: AnswerTime,
 }
 
 /// A subscription as its session knows it.
@@ -309,6 +370,7 @@ impl Session {
             report_due: Time::NEVER,
             timer: Time::NEVER,
             rtt_us: 0,
+            answer_time: AnswerTime::default(),
         }
     }
 

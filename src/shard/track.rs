@@ -139,6 +139,7 @@ impl Track {
         let heading = leg.awaited().unwrap_or(leg.encoding());
         let is_offered =
             |number: u8| number == wished || leg.selection.steps_down && flowing.contains(number);
+        let least = (wished..encodings.len() as u8).rev().find(|number| is_offered(*number));
         for (number, encoding) in
             (0..).zip(encodings.iter_mut()).filter(|(n, _)| *n >= wished && is_offered(*n))
         {
@@ -149,7 +150,7 @@ impl Track {
                 let quality = Quality { encoding: number, point: Layer::MAX, bitrate_bps: rates.total_bps() };
                 demand.offer(quality, number == heading);
             }
-            for point in offered.iter_down() {
+            for point in offered.worthwhile(Some(number) == least).iter_down() {
                 let quality = Quality { encoding: number, point, bitrate_bps: rates.point_bps(point) };
                 demand.offer(quality, current == Some(point));
             }
@@ -202,6 +203,13 @@ impl Track {
 
     pub fn leg(&self, session: SessionSlot, id: LegId) -> Option<&Leg> {
         self.legs.get(self.search(session, id).ok()?)
+    }
+
+    /// The header shape of the session's leg with this SSRC.
+    pub fn shape_of(&self, session: SessionSlot, ssrc: u32) -> Option<&Shape> {
+        let first = self.legs.partition_point(|leg| leg.session < session);
+        let mut legs = self.legs.get(first..)?.iter().take_while(|leg| leg.session == session);
+        self.shapes.get(usize::from(legs.find(|leg| leg.ssrc == ssrc)?.shape))
     }
 
     pub fn leg_mut(&mut self, session: SessionSlot, id: LegId) -> Option<&mut Leg> {

@@ -59,7 +59,11 @@ mod tests {
     fn stays_awake_while_work_comes_soon_and_not_for_what_is_far_away() {
         let mut waiting = Waiting::new(50);
         assert_eq!(awake_us(&mut waiting, 20_000, 5), 0, "a packet every 20 ms is not waited for awake");
-        assert_eq!(awake_us(&mut waiting, 30, 40), 30, "nor is it slept between packets that are 30 us apart");
+        assert_eq!(
+            awake_us(&mut waiting, 30, 40),
+            30,
+            "nor is it slept between packets that are 30 us apart"
+        );
         assert_eq!(awake_us(&mut waiting, 20_000, 1), 51, "one long wait is an exception");
         assert_eq!(awake_us(&mut waiting, 20_000, 32), 0, "many are not");
     }

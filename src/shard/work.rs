@@ -134,6 +134,9 @@ impl Core {
         outlet.sealer = Some(sealer);
         session.opener = Some(opener);
         session.rekey();
+        if let Some(bandwidth) = &mut outlet.bandwidth {
+            bandwidth.forget_queue();
+        }
         let legs: Vec<_> = session.legs.iter().map(|leg| (leg.track, leg.id)).collect();
         for (track, id) in legs {
             if let Some(leg) = self.tracks.get_mut(track).and_then(|track| track.leg_mut(slot, id)) {

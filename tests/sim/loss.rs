@@ -124,3 +124,39 @@ fn lost_audio_is_an_honest_gap() {
         assert!(missed > 30 && missed <= lost, "{missed} missed of {lost} lost");
     });
 }
+
+/// How often the server asked the publisher for packets, of how many that were lost on the way to it.
+fn asked_of_lost(seed: u64, rtt_ms: u64) -> (u64, u64) {
+    let mut world = World::new(seed, 1);
+    let [ann, bob] = [world.join(), world.join()];
+    world.publish(ann, &[("camera", CAMERA)]);
+    let mid = world.pull(bob, &[(ann, "camera")])[0];
+    let delay = Duration::from_millis(rtt_ms / 2);
+    world.set_downlink(ann, Link { delay, ..Link::default() });
+    world.set_uplink(ann, Link { delay, loss: 0.03, ..Link::default() });
+    world.run_ms(5_000);
+    let (client, server) = world.ends(ann);
+    let lost_before = world.net.link_counters(client, server).lost;
+    let asked_before = world.snapshots()[0].nacks_sent;
+    let from = world.client(ann).source("camera").said;
+    world.run_ms(20_000);
+    let until = world.client(ann).source("camera").said;
+    world.run_ms(2_000);
+    let sink = world.sink(bob, mid);
+    sink.assert_sound();
+    let missed = sink.missed(from, until);
+    assert!(missed * 200 <= until - from, "{missed} of {} are missing at {rtt_ms} ms", until - from);
+    let lost = world.net.link_counters(client, server).lost - lost_before;
+    (world.snapshots()[0].nacks_sent - asked_before, lost)
+}
+
+#[test]
+fn publisher_is_asked_again_only_when_its_answer_could_be_there() {
+    for_each_seed(&[1, 2], |seed| {
+        for rtt_ms in [20, 300] {
+            let (asked, lost) = asked_of_lost(seed, rtt_ms);
+            // One in thirty answers is lost too, and an answer waits for the pacer of the publisher.
+            assert!(lost > 40 && asked * 100 <= lost * 125, "{asked} for {lost} lost at {rtt_ms} ms");
+        }
+    });
+}

@@ -1,13 +1,19 @@
 //! Video over every kind of path: losses, round trips and capacities, each with each.
 //!
 //! What a viewer of a simulcast gets of it, as a table. By default a few of the paths; all ninety with
-//! `FANLINE_SIM_MATRIX=all cargo test --test sim matrix -- --nocapture`.
+//! `FANLINE_SIM_MATRIX=all cargo test --test sim matrix -- --nocapture`. With `FANLINE_SIM_MATRIX_JSON=FILE` also as
+//! JSON, of which `scripts/video-report` makes tables and plots.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
+use fanline::control::request::{RidOrder, Simulcast};
 use fanline::io::sim::{Link, Rate};
 use fanline::time::Time;
+use serde::Serialize;
+use serde_json::json;
 
 use crate::media::{Arrival, CAMERA, Shape};
 use crate::world::{Who, World};
@@ -19,9 +25,15 @@ const ENCODINGS: [(&str, Shape); 3] = [
     ("f", CAMERA),
 ];
 
+/// The highest of these, as it arrives: payloads alone.
+const BEST_BPS: u64 = 8 * 30 * CAMERA.packets_per_frame as u64 * CAMERA.payload_bytes as u64;
+
 const SECONDS: u64 = 20;
 /// Of which the first are for finding the capacity.
 const SETTLING_S: u64 = 5;
+
+/// Until what was sent last is there: the longest way, the queue, and a retransmission.
+const ON_THE_WAY_MS: u64 = 1_000;
 
 /// A pause between pictures that a viewer sees as a freeze (as libwebrtc: a picture's time and 150 ms).
 const FREEZE_US: u64 = 33_333 + 150_000;
@@ -38,8 +50,20 @@ const CAPACITIES: [Capacity; 6] = [
     ("sawtooth", |s| 0.3e6 + 2.2e6 * (s % 10.0 / 5.0 - 1.0).abs()),
 ];
 
+/// Where a viewer sits.
+#[derive(Clone, Copy)]
+struct Path {
+    capacity: Capacity,
+    loss: f64,
+    rtt_ms: u64,
+}
+
 /// What a viewer got.
+#[derive(Serialize)]
 struct Outcome {
+    capacity: &'static str,
+    loss: f64,
+    rtt_ms: u64,
     /// Of the pictures that were sent while it watched, those that came whole.
     whole: f64,
     frozen_ms: u64,
@@ -48,41 +72,65 @@ struct Outcome {
     estimate_bps: f64,
     capacity_bps: f64,
     received_bps: f64,
+    /// Each tenth of a second from the very beginning.
+    samples: Vec<Sample>,
 }
 
-fn watch(seed: u64, loss: f64, rtt_ms: u64, capacity: fn(f64) -> f64) -> Outcome {
+/// In bits per second.
+#[derive(Clone, Copy, Serialize)]
+struct Sample {
+    estimate_bps: f64,
+    capacity_bps: f64,
+    received_bps: f64,
+}
+
+fn watch(seed: u64, Path { capacity: (name, capacity), loss, rtt_ms }: Path) -> Outcome {
     let mut world = World::new(seed, 1);
     let [ann, bob] = [world.join(), world.join()];
     world.publish_simulcast(ann, "camera", &ENCODINGS);
     let mid = world.pull(bob, &[(ann, "camera")])[0];
+    let fitting = Simulcast { priority_ordering: RidOrder::Asciibetical, ..Simulcast::default() };
+    world.update(bob, Some(mid), (ann, "camera"), Some(fitting));
     let began = world.now;
-    let (mut estimates, mut capacities) = (Vec::new(), Vec::new());
+    let mut samples = Vec::new();
     for tenth in 0..SECONDS * 10 {
-        let bps = capacity(tenth as f64 / 10.0);
-        shape_path(&mut world, bob, loss, rtt_ms, bps);
-        world.run_ms(100);
-        if tenth >= SETTLING_S * 10 {
-            let estimate = world.state(bob).unwrap().available_bitrate_bps;
-            estimates.push(estimate.unwrap() as f64);
-            capacities.push(bps);
+        let capacity_bps = capacity(tenth as f64 / 10.0);
+        shape_path(&mut world, bob, loss, rtt_ms, capacity_bps);
+        while world.now < began.plus_ms((tenth + 1) * 100) {
+            world.step();
         }
+        let estimate_bps = world.state(bob).unwrap().available_bitrate_bps.unwrap() as f64;
+        samples.push(Sample { estimate_bps, capacity_bps, received_bps: 0.0 });
     }
-    let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len() as f64;
-    let from = began.plus_ms(SETTLING_S * 1_000);
+    world.run_ms(ON_THE_WAY_MS);
     let sink = world.sink(bob, mid);
     assert_eq!(sink.damaged, 0);
-    let arrivals: Vec<_> = sink.arrivals.iter().filter(|arrival| arrival.note.sent >= from).collect();
+    for arrival in &sink.arrivals {
+        let tenth = arrival.at.since(began) / 100_000;
+        if let Some(sample) = samples.get_mut(tenth as usize) {
+            sample.received_bps += arrival.bytes as f64 * 80.0;
+        }
+    }
+    let settled = &samples[SETTLING_S as usize * 10..];
+    let mean = |of: fn(&Sample) -> f64| settled.iter().map(of).sum::<f64>() / settled.len() as f64;
+    let (from, until) = (began.plus_ms(SETTLING_S * 1_000), began.plus_ms(SECONDS * 1_000));
+    let is_watched = |arrival: &&Arrival| (from..until).contains(&arrival.note.sent);
+    let arrivals: Vec<_> = sink.arrivals.iter().filter(is_watched).collect();
     let pictures = whole_pictures(&arrivals);
-    let watched_us = (SECONDS - SETTLING_S) * 1_000_000;
+    let delay = Duration::from_micros(rtt_ms * 500);
     let mut switches: Vec<_> = arrivals.iter().map(|arrival| arrival.bytes).collect();
     switches.dedup();
     Outcome {
-        whole: pictures.len() as f64 / (watched_us as f64 / 33_333.0),
-        frozen_ms: frozen_us(&pictures, from, world.now) / 1_000,
+        capacity: name,
+        loss,
+        rtt_ms,
+        whole: pictures.len() as f64 / (until.since(from) / CAMERA.interval_us) as f64,
+        frozen_ms: frozen_us(&pictures, from + delay, until + delay) / 1_000,
         switches: switches.len().saturating_sub(1),
-        estimate_bps: mean(&estimates),
-        capacity_bps: mean(&capacities),
-        received_bps: arrivals.iter().map(|a| a.bytes as f64 * 8e6).sum::<f64>() / watched_us as f64,
+        estimate_bps: mean(|sample| sample.estimate_bps),
+        capacity_bps: mean(|sample| sample.capacity_bps),
+        received_bps: mean(|sample| sample.received_bps),
+        samples,
     }
 }
 
@@ -94,18 +142,19 @@ fn shape_path(world: &mut World, viewer: Who, loss: f64, rtt_ms: u64, bitrate_bp
     world.set_uplink(viewer, Link { delay, loss, ..Link::default() });
 }
 
-/// When each picture of which every packet came was complete, in order.
+/// When each picture of which every packet came was complete, in whatever encoding; in order.
 fn whole_pictures(arrivals: &[&Arrival]) -> Vec<Time> {
-    let mut pictures: BTreeMap<(usize, u32), (u32, Time)> = BTreeMap::new();
+    let mut counts: BTreeMap<(usize, u32), u32> = BTreeMap::new();
+    let mut pictures: BTreeMap<u32, Time> = BTreeMap::new();
     for arrival in arrivals {
-        let picture = pictures.entry((arrival.bytes, arrival.note.frame)).or_insert((0, Time(0)));
+        let count = counts.entry((arrival.bytes, arrival.note.frame)).or_default();
         let packets = if arrival.note.key { CAMERA.packets_per_key_frame } else { CAMERA.packets_per_frame };
-        picture.0 += 1;
-        if picture.0 == packets {
-            picture.1 = arrival.at;
+        *count += 1;
+        if *count == packets {
+            pictures.entry(arrival.note.frame).or_insert(arrival.at);
         }
     }
-    let mut whole: Vec<_> = pictures.into_values().map(|(_, at)| at).filter(|at| *at != Time(0)).collect();
+    let mut whole: Vec<_> = pictures.into_values().collect();
     whole.sort();
     whole
 }
@@ -115,37 +164,77 @@ fn frozen_us(pictures: &[Time], from: Time, until: Time) -> u64 {
     moments.windows(2).map(|pair| pair[1].since(pair[0])).filter(|pause| *pause > FREEZE_US).sum()
 }
 
-#[test]
-fn viewers_see_what_their_path_carries() {
-    let is_full = std::env::var("FANLINE_SIM_MATRIX").is_ok_and(|which| which == "all");
-    let seed = std::env::var("FANLINE_SIM_SEED").map_or(1, |seed| seed.parse().unwrap());
-    println!("seed {seed}, {} of {SECONDS} s, a queue of 300 ms", SECONDS - SETTLING_S);
+/// Watches all paths, as many at a time as there are cores; in the order of the paths.
+fn watch_all(seed: u64, paths: &[Path]) -> Vec<Outcome> {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        paths.get(at).map(|path| (at, watch(seed, *path)))
+    };
+    let mut outcomes: Vec<_> = thread::scope(|scope| {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let watchers: Vec<_> =
+            (0..cores).map(|_| scope.spawn(|| std::iter::from_fn(take).collect::<Vec<_>>())).collect();
+        watchers.into_iter().flat_map(|watcher| watcher.join().unwrap()).collect()
+    });
+    outcomes.sort_by_key(|(at, _)| *at);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn paths(is_full: bool) -> Vec<Path> {
+    let mut paths = Vec::new();
+    for capacity in CAPACITIES {
+        for loss in [0.0, 0.01, 0.05, 0.1, 0.2] {
+            for rtt_ms in [10, 100, 300] {
+                let is_sample = rtt_ms == 100 && [0.0, 0.05].contains(&loss);
+                paths.extend((is_full || is_sample).then_some(Path { capacity, loss, rtt_ms }));
+            }
+        }
+    }
+    paths
+}
+
+fn print(outcomes: &[Outcome]) {
     println!(
         "{:<12}{:>6}{:>8}{:>9}{:>11}{:>10}{:>12}{:>12}{:>11}",
         "capacity", "loss", "rtt, ms", "pictures", "frozen, ms", "switches", "estimate", "of", "received"
     );
-    for (name, capacity) in CAPACITIES {
-        for loss in [0.0, 0.01, 0.05, 0.1, 0.2] {
-            for rtt_ms in [10, 100, 300] {
-                let is_sample = rtt_ms == 100 && [0.0, 0.05].contains(&loss);
-                if !(is_full || is_sample) {
-                    continue;
-                }
-                let seen = watch(seed, loss, rtt_ms, capacity);
-                println!(
-                    "{name:<12}{:>5}%{rtt_ms:>8}{:>8.0}%{:>11}{:>10}{:>9.2} Mb{:>9.2} Mb{:>8.2} Mb",
-                    loss * 100.0,
-                    seen.whole * 100.0,
-                    seen.frozen_ms,
-                    seen.switches,
-                    seen.estimate_bps / 1e6,
-                    seen.capacity_bps / 1e6,
-                    seen.received_bps / 1e6,
-                );
-                if seen.capacity_bps >= 1e6 && loss <= 0.01 && !name.starts_with(['s']) {
-                    assert!(seen.whole > 0.95, "{name}, {loss} lost, {rtt_ms} ms: {} whole", seen.whole);
-                }
-            }
+    for seen in outcomes {
+        println!(
+            "{:<12}{:>5}%{:>8}{:>8.0}%{:>11}{:>10}{:>9.2} Mb{:>9.2} Mb{:>8.2} Mb",
+            seen.capacity,
+            seen.loss * 100.0,
+            seen.rtt_ms,
+            seen.whole * 100.0,
+            seen.frozen_ms,
+            seen.switches,
+            seen.estimate_bps / 1e6,
+            seen.capacity_bps / 1e6,
+            seen.received_bps / 1e6,
+        );
+    }
+}
+
+#[test]
+fn viewers_see_what_their_path_carries() {
+    let is_full = std::env::var("FANLINE_SIM_MATRIX").is_ok_and(|which| which == "all");
+    let seed = std::env::var("FANLINE_SIM_SEED").map_or(1, |seed| seed.parse().unwrap());
+    let outcomes = watch_all(seed, &paths(is_full));
+    println!("seed {seed}, {} of {SECONDS} s, a queue of 300 ms", SECONDS - SETTLING_S);
+    print(&outcomes);
+    if let Some(file) = std::env::var_os("FANLINE_SIM_MATRIX_JSON") {
+        let report = json!({
+            "seed": seed,
+            "seconds": SECONDS,
+            "settling_s": SETTLING_S,
+            "best_encoding_bps": BEST_BPS,
+            "paths": outcomes,
+        });
+        std::fs::write(file, report.to_string()).unwrap();
+    }
+    for Outcome { capacity, loss, rtt_ms, whole, capacity_bps, .. } in outcomes {
+        if capacity_bps >= 1e6 && loss <= 0.01 && !capacity.starts_with('s') {
+            assert!(whole > 0.95, "{capacity}, {loss} lost, {rtt_ms} ms: {whole} whole");
         }
     }
 }

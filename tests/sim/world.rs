@@ -29,6 +29,7 @@ use fanline::time::{Clock, Time};
 use fanline::wiring::wire;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use str0m::change::SdpPendingOffer;
 use str0m::media::Mid;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -235,30 +236,30 @@ impl World {
     pub fn offer_tracks(&mut self, who: Who, tracks: &[(&str, Shape)]) -> Vec<Mid> {
         let shapes: Vec<_> = tracks.iter().map(|(_, shape)| *shape).collect();
         let (mids, offer, pending) = self.client(who).offer(&shapes);
-        let local = tracks.iter().zip(&mids).map(|((name, _), mid)| TrackObject {
-            location: Location::Local,
-            mid: Some(mid.to_string()),
-            track_name: Some((*name).to_owned()),
-            session_id: None,
-            kind: None,
-            bidirectional_media_stream: None,
-            simulcast: None,
-        });
+        let objects = tracks.iter().zip(&mids).map(|((name, _), mid)| local_track(*mid, name));
+        let client = self.push(who, objects.collect(), offer, pending);
+        for ((name, shape), mid) in tracks.iter().zip(&mids) {
+            client.start(name, *mid, *shape);
+        }
+        mids
+    }
+
+    /// Pushes tracks by an offer of the client, whose answer it takes.
+    fn push(
+        &mut self,
+        who: Who,
+        tracks: Vec<TrackObject>,
+        offer: String,
+        pending: SdpPendingOffer,
+    ) -> &mut Client {
         let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
-        let body = TracksRequest {
-            session_description: Some(description),
-            tracks: local.collect(),
-            auto_discover: false,
-        };
+        let body = TracksRequest { session_description: Some(description), tracks, auto_discover: false };
         let response = self.tracks(who, body).unwrap();
         assert_sound(&response.tracks);
         let answer = response.session_description.expect("a push is answered").sdp;
         let client = self.client(who);
         client.accept_answer(pending, &answer);
-        for ((name, shape), mid) in tracks.iter().zip(&mids) {
-            client.start(name, *mid, *shape);
-        }
-        mids
+        client
     }
 
     /// Publishes one video track in these encodings, and waits until all are talking. Each has a source with
@@ -266,26 +267,7 @@ impl World {
     pub fn publish_simulcast(&mut self, who: Who, name: &str, encodings: &[(&str, Shape)]) {
         let rids: Vec<_> = encodings.iter().map(|(rid, _)| *rid).collect();
         let (mid, offer, pending) = self.client(who).offer_simulcast(&rids);
-        let track = TrackObject {
-            location: Location::Local,
-            mid: Some(mid.to_string()),
-            track_name: Some(name.to_owned()),
-            session_id: None,
-            kind: None,
-            bidirectional_media_stream: None,
-            simulcast: None,
-        };
-        let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
-        let body = TracksRequest {
-            session_description: Some(description),
-            tracks: vec![track],
-            auto_discover: false,
-        };
-        let response = self.tracks(who, body).unwrap();
-        assert_sound(&response.tracks);
-        let answer = response.session_description.expect("a push is answered").sdp;
-        let client = self.client(who);
-        client.accept_answer(pending, &answer);
+        let client = self.push(who, vec![local_track(mid, name)], offer, pending);
         for (rid, shape) in encodings {
             client.start_encoding(rid, mid, *shape);
         }
@@ -297,26 +279,8 @@ impl World {
     /// Publishes a track on an m-line that can carry another back, and waits until the client is connected.
     pub fn publish_bidirectional(&mut self, who: Who, name: &str, shape: Shape) -> Mid {
         let (mid, offer, pending) = self.client(who).offer_bidirectional(shape.kind);
-        let track = TrackObject {
-            location: Location::Local,
-            mid: Some(mid.to_string()),
-            track_name: Some(name.to_owned()),
-            session_id: None,
-            kind: None,
-            bidirectional_media_stream: Some(true),
-            simulcast: None,
-        };
-        let description = SessionDescription { kind: SdpType::Offer, sdp: offer };
-        let body = TracksRequest {
-            session_description: Some(description),
-            tracks: vec![track],
-            auto_discover: false,
-        };
-        let response = self.tracks(who, body).unwrap();
-        assert_sound(&response.tracks);
-        let answer = response.session_description.expect("a push is answered").sdp;
-        let client = self.client(who);
-        client.accept_answer(pending, &answer);
+        let track = TrackObject { bidirectional_media_stream: Some(true), ..local_track(mid, name) };
+        let client = self.push(who, vec![track], offer, pending);
         client.start(name, mid, shape);
         self.until(5_000, "the publisher connects", |world| world.client(who).connected);
         mid
@@ -324,15 +288,7 @@ impl World {
 
     /// Pulls a track onto the m-line of `who` that carries the track `onto`; nothing is negotiated.
     pub fn pull_onto(&mut self, who: Who, onto: &str, (publisher, name): (Who, &str)) {
-        let track = TrackObject {
-            location: Location::Remote,
-            mid: Some(format!("#{onto}")),
-            track_name: Some(name.to_owned()),
-            session_id: Some(self.clients[publisher.0].session.clone()),
-            kind: None,
-            bidirectional_media_stream: None,
-            simulcast: None,
-        };
+        let track = TrackObject { mid: Some(format!("#{onto}")), ..self.remote_track(publisher, name) };
         let response = self.tracks(who, TracksRequest { tracks: vec![track], ..TracksRequest::default() });
         let response = response.unwrap();
         assert_sound(&response.tracks);
@@ -347,15 +303,8 @@ impl World {
         (publisher, name): (Who, &str),
         simulcast: Option<Simulcast>,
     ) -> TrackResult {
-        let track = TrackObject {
-            location: Location::Remote,
-            mid: mid.map(|mid| mid.to_string()),
-            track_name: Some(name.to_owned()),
-            session_id: Some(self.clients[publisher.0].session.clone()),
-            kind: None,
-            bidirectional_media_stream: None,
-            simulcast,
-        };
+        let mid = mid.map(|mid| mid.to_string());
+        let track = TrackObject { mid, simulcast, ..self.remote_track(publisher, name) };
         let (handle, session) = (self.handle.clone(), self.session(who));
         let body = UpdateTracksRequest { tracks: vec![track] };
         let response = self.drive(handle.update_tracks(app(), session, body)).unwrap();
@@ -375,17 +324,22 @@ impl World {
 
     /// The verb alone.
     pub fn ask_to_pull(&mut self, who: Who, tracks: &[(Who, &str)]) -> Result<TracksResponse, RequestError> {
-        let remote = tracks.iter().map(|(publisher, name)| TrackObject {
+        let objects = tracks.iter().map(|(publisher, name)| self.remote_track(*publisher, name));
+        let body = TracksRequest { tracks: objects.collect(), ..TracksRequest::default() };
+        self.tracks(who, body)
+    }
+
+    /// The track `name` of `publisher`, to be pulled.
+    fn remote_track(&self, publisher: Who, name: &str) -> TrackObject {
+        TrackObject {
             location: Location::Remote,
             mid: None,
-            track_name: Some((*name).to_owned()),
+            track_name: Some(name.to_owned()),
             session_id: Some(self.clients[publisher.0].session.clone()),
             kind: None,
             bidirectional_media_stream: None,
             simulcast: None,
-        });
-        let body = TracksRequest { tracks: remote.collect(), ..TracksRequest::default() };
-        self.tracks(who, body)
+        }
     }
 
     fn tracks(&mut self, who: Who, body: TracksRequest) -> Result<TracksResponse, RequestError> {
@@ -508,6 +462,19 @@ fn settings() -> Settings {
 
 pub fn app() -> AppId {
     AppId("simulation".to_owned())
+}
+
+/// A track of the client's own, to be pushed.
+fn local_track(mid: Mid, name: &str) -> TrackObject {
+    TrackObject {
+        location: Location::Local,
+        mid: Some(mid.to_string()),
+        track_name: Some(name.to_owned()),
+        session_id: None,
+        kind: None,
+        bidirectional_media_stream: None,
+        simulcast: None,
+    }
 }
 
 fn assert_sound(tracks: &[TrackResult]) {

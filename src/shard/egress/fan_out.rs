@@ -9,6 +9,7 @@ use crate::forward::coalesce::Coalescing;
 use crate::id::{SessionSlot, TrackKey};
 use crate::io::Io;
 use crate::shard::egress::lane::{Lanes, TrackView};
+use crate::shard::egress::pacing::PacedQueues;
 use crate::shard::egress::plan::Plan;
 use crate::shard::session::Sessions;
 use crate::shard::track::{Track, Tracks};
@@ -51,17 +52,18 @@ impl Egress {
         &mut self,
         tracks: &mut Tracks,
         sessions: &mut Sessions,
+        paced: &mut PacedQueues,
         io: &mut impl Io,
         drops: &mut DropCounts,
         now: Time,
     ) -> usize {
         let mut sent = 0;
         while let Some(session) = self.next_session() {
-            self.plan.clear();
             match sessions.outlet_mut(session).map(|outlet| outlet.destination(now)) {
                 Some(Ok(mut to)) => {
+                    self.plan.begin(session, to.fill(paced.pacing));
                     self.plan(session, tracks);
-                    sent += self.plan.send(&mut to, &self.lanes, tracks, io);
+                    sent += self.plan.send(&mut to, &self.lanes, tracks, paced, io);
                 }
                 _ => self.pass_over(session, tracks),
             }

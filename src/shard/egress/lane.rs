@@ -5,10 +5,11 @@ use std::ops::Range;
 use crate::drop_reason::{DropCounts, DropReason};
 use crate::forward::glance::Glance;
 use crate::forward::leg::{Leg, NotNumbered};
+use crate::forward::pace::Backlog;
 use crate::forward::rewrite::Shape;
 use crate::forward::select::timestamp_shift;
 use crate::forward::track_ring::Packet;
-use crate::id::TrackKey;
+use crate::id::{MediaKind, TrackKey};
 use crate::rtp::layer::Points;
 use crate::rtp::template::HeaderTemplate;
 use crate::shard::command::TrackConfig;
@@ -19,6 +20,7 @@ use crate::shard::track::{EncodingRing, Track};
 /// A track with fresh packets, and how far the walk along its legs has come.
 pub struct Lane {
     pub track: TrackKey,
+    pub is_video: bool,
     /// Where in the track's legs the next one is.
     pub next: usize,
     /// The encodings, as bits, that connected legs wait for although packets of them came.
@@ -68,7 +70,8 @@ impl Lanes {
             }
         }
         let batches = first..self.batches.len();
-        self.all.push(Lane { track: config.key, next: 0, awaited: 0, batches });
+        let is_video = config.kind == MediaKind::Video;
+        self.all.push(Lane { track: config.key, is_video, next: 0, awaited: 0, batches });
     }
 
     fn add_batch(&mut self, number: u8, encoding: &mut EncodingRing, shapes: &[Shape], track: &TrackConfig) {
@@ -108,6 +111,10 @@ impl Lanes {
         self.packets.get(at)
     }
 
+    pub fn is_video(&self, lane: usize) -> bool {
+        self.all.get(lane).is_some_and(|lane| lane.is_video)
+    }
+
     pub fn header(&self, at: usize) -> Option<&HeaderTemplate> {
         self.headers.get(at)?.as_ref()
     }
@@ -121,25 +128,33 @@ impl Lanes {
     pub fn plan(&self, at: usize, leg: &mut Leg, track: &TrackView<'_>, plan: &mut Plan) -> u32 {
         let Some(lane) = self.all.get(at) else { return 0 };
         let mut awaited = 0;
+        let backlog = if lane.is_video { plan.backlog } else { Backlog::NONE };
         plan.begin_strand();
         for batch in self.batches(lane) {
             if leg.heeds(batch.encoding) {
-                self.plan_batch(at, batch, leg, track, plan);
+                self.plan_batch(at, batch, (leg, backlog), track, plan);
             }
             let waits = leg.awaited() == Some(batch.encoding)
                 || leg.receives(batch.encoding) && leg.needs_key_frame();
-            if waits {
+            if waits && leg.may_begin(backlog) {
                 awaited |= 1 << batch.encoding;
             }
         }
         awaited
     }
 
-    fn plan_batch(&self, lane: usize, batch: &Batch, leg: &mut Leg, track: &TrackView<'_>, plan: &mut Plan) {
+    fn plan_batch(
+        &self,
+        lane: usize,
+        batch: &Batch,
+        (leg, backlog): (&mut Leg, Backlog),
+        track: &TrackView<'_>,
+        plan: &mut Plan,
+    ) {
         let first = batch.headers + usize::from(leg.shape) * batch.packets.len();
         let headers = first..first + batch.packets.len();
         for (packet, header) in batch.packets.clone().zip(headers) {
-            match self.number((packet, header), leg, batch.offered, track) {
+            match self.number((packet, header), (leg, backlog), batch.offered, track) {
                 Ok(numbered) => plan.push(Planned { lane, ..numbered }),
                 Err(reason) => plan.drops.count(reason),
             }
@@ -149,17 +164,21 @@ impl Lanes {
     fn number(
         &self,
         (at, header): (usize, usize),
-        leg: &mut Leg,
+        (leg, backlog): (&mut Leg, Backlog),
         offered: Points,
         track: &TrackView<'_>,
     ) -> Result<Planned, DropReason> {
         let template = self.header(header).ok_or(DropReason::CodecNotNegotiated)?;
         let fresh = self.packet(at).ok_or(DropReason::TrackGone)?;
-        if leg.awaited() == Some(fresh.encoding) && fresh.glance.is_beginning {
+        if backlog.is_too_long() && leg.receives(fresh.encoding) && leg.is_next_picture(&fresh.packet) {
+            leg.fall_behind();
+        }
+        if leg.awaited() == Some(fresh.encoding) && fresh.glance.is_beginning && leg.may_begin(backlog) {
             track.let_in(leg, fresh);
         }
         if !leg.receives(fresh.encoding) {
-            return Err(DropReason::BeforeJoin);
+            let reason = if leg.is_behind() { DropReason::SubscriberBehind } else { DropReason::BeforeJoin };
+            return Err(reason);
         }
         let numbered = leg.number(&fresh.packet, &fresh.glance, offered).map_err(|why| match why {
             NotNumbered::TooEarly => DropReason::BeforeJoin,

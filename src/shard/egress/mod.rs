@@ -6,18 +6,20 @@
 //! by side, subscriber by subscriber; [`plan`] collects, orders and sends what one of them gets. A packet goes
 //! from its ring straight into the backend's transmit memory and is sealed there ([`outgoing`]).
 //!
-//! What a subscriber gets exists as a [`plan::Plan`] before anything of it is sealed: whoever wants to delay
-//! some of it, for pacing, takes it from there.
+//! What a subscriber gets exists as a [`plan::Plan`] before anything of it is sealed. Video that its path cannot take
+//! at once goes from there to [`pacing`], and leaves in the turns that follow.
 
 mod dirty;
 mod fan_out;
 mod lane;
 mod outgoing;
+mod pacing;
 mod plan;
 mod probe;
 
 pub(super) use dirty::DirtyTracks;
 pub(super) use fan_out::Egress;
+pub(super) use pacing::{PacedQueues, QueueId, Waiting};
 pub(super) use probe::Probers;
 
 use crate::drop_reason::DropReason;
@@ -60,8 +62,8 @@ impl Core {
             }
         }
         let sent = {
-            let Self { tracks, sessions, counters, .. } = self;
-            self.egress.fan_out(tracks, sessions, io, &mut counters.drops, now)
+            let Self { egress, tracks, sessions, paced, counters, .. } = self;
+            egress.fan_out(tracks, sessions, paced, io, &mut counters.drops, now)
         };
         while let Some((track, awaited)) = self.egress.remove() {
             self.note_awaited(track, awaited, now);
@@ -110,6 +112,7 @@ impl Core {
         let bytes = self.retransmit_one(wanted, io, now)?;
         if let Some(bandwidth) = self.sessions.bandwidth_mut(wanted.session) {
             bandwidth.count_retransmitted(bytes);
+            bandwidth.pacer.spend(bytes);
         }
         Ok(())
     }

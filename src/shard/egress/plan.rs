@@ -1,11 +1,15 @@
-//! What one subscriber gets in one turn: collected and numbered first, then put in order, then sent.
+//! What one subscriber gets in one turn: collected and numbered first, then put in order, then sent; of video as much
+//! as its pacer allows, and the rest waits.
 
 use crate::drop_reason::{DropCounts, DropReason};
 use crate::forward::coalesce::{Coalescer, Coalescing, Item, Placed};
 use crate::forward::leg::Numbered;
+use crate::forward::pace::Backlog;
+use crate::id::SessionSlot;
 use crate::io::Io;
 use crate::shard::egress::lane::Lanes;
 use crate::shard::egress::outgoing::Outgoing;
+use crate::shard::egress::pacing::{PacedQueues, Waiting};
 use crate::shard::session::Destination;
 use crate::shard::track::Tracks;
 
@@ -28,6 +32,9 @@ pub struct Plan {
     packets: Vec<Planned>,
     items: Vec<Item>,
     strand: u32,
+    session: SessionSlot,
+    /// How far the subscriber is behind.
+    pub backlog: Backlog,
     coalescer: Coalescer,
     how: Coalescing,
     /// What was not planned, and why.
@@ -40,16 +47,20 @@ impl Plan {
             packets: Vec::new(),
             items: Vec::new(),
             strand: 0,
+            session: SessionSlot(0),
+            backlog: Backlog::NONE,
             coalescer: Coalescer::default(),
             how,
             drops: DropCounts::default(),
         }
     }
 
-    pub fn clear(&mut self) {
+    /// Begins with what a subscriber gets that is behind by `backlog`.
+    pub fn begin(&mut self, session: SessionSlot, backlog: Backlog) {
         self.packets.clear();
         self.items.clear();
         self.strand = 0;
+        (self.session, self.backlog) = (session, backlog);
     }
 
     /// The packets that follow keep their order among themselves.
@@ -62,12 +73,13 @@ impl Plan {
         self.packets.push(packet);
     }
 
-    /// Sends everything. Returns how many packets left.
+    /// Sends everything that need not wait. Returns how many packets left.
     pub fn send(
         &mut self,
         to: &mut Destination<'_>,
         lanes: &Lanes,
         tracks: &Tracks,
+        paced: &mut PacedQueues,
         io: &mut impl Io,
     ) -> usize {
         let single = [Placed { at: 0, padding: 0 }];
@@ -79,8 +91,21 @@ impl Plan {
         let mut sent = 0;
         for placed in order {
             let Some(planned) = self.packets.get(placed.at) else { continue };
+            let is_paced = to.bandwidth.is_some() && lanes.is_video(planned.lane);
+            if is_paced
+                && !to.may_send_video()
+                && let Some(waiting) = planned.waiting(placed.padding, lanes)
+                && to.delay(self.session, waiting, paced)
+            {
+                continue;
+            }
             match planned.send(placed.padding, to, lanes, tracks, io) {
-                Ok(_) => sent += 1,
+                Ok(len) => {
+                    sent += 1;
+                    if is_paced {
+                        to.spend(len);
+                    }
+                }
                 Err(reason) => self.drops.count(reason),
             }
         }
@@ -89,6 +114,20 @@ impl Plan {
 }
 
 impl Planned {
+    /// The packet as it waits for its pacer.
+    fn waiting(&self, padding: u8, lanes: &Lanes) -> Option<Waiting> {
+        let fresh = lanes.packet(self.packet)?;
+        Some(Waiting {
+            track: lanes.all.get(self.lane)?.track,
+            encoding: fresh.encoding,
+            index: fresh.packet.index,
+            ssrc: self.ssrc,
+            numbered: self.numbered,
+            padding,
+            len: self.len as u16,
+        })
+    }
+
     fn send(
         &self,
         padding: u8,
