@@ -166,8 +166,8 @@ pub struct Config {
     #[arg(long, value_name = "US", default_value = "0", value_parser = within::<u32>(0..=100_000))]
     pub audio_hold_us: u32,
 
-    /// How long an idle shard looks for work before it sleeps, in microseconds: more of it keeps the delay down and
-    /// the core busy
+    /// How long an idle shard looks for work before it sleeps, in microseconds, as long as most of its latest waits
+    /// ended within that; 0 always sleeps
     #[arg(long, value_name = "US", default_value = "50", value_parser = within::<u32>(0..=10_000_000))]
     pub spin_us: u32,
 

@@ -103,6 +103,18 @@ impl Points {
         })
     }
 
+    /// The points at which pictures come at their full rate, one for each spatial layer; and, if `thinned`, those of
+    /// the lowest spatial layer at which fewer come. Who has to do with less is better served by smaller pictures,
+    /// as long as there are such, than by fewer.
+    pub fn worthwhile(self, thinned: bool) -> Self {
+        let Some(lowest) = self.iter().next() else { return Self::NONE };
+        let is_full = |point: Layer| {
+            let same = self.iter().filter(|other| other.spatial == point.spatial);
+            same.last() == Some(point)
+        };
+        self.iter().filter(|&point| is_full(point) || thinned && point.spatial == lowest.spatial).collect()
+    }
+
     pub fn highest(self) -> Option<Layer> {
         self.0.checked_ilog2().map(|bit| Layer::of_number(bit as u8))
     }
@@ -127,6 +139,17 @@ mod tests {
 
     fn layer(spatial: u8, temporal: u8) -> Layer {
         Layer::new(spatial, temporal)
+    }
+
+    #[test]
+    fn pictures_become_smaller_before_they_become_fewer() {
+        let points: Points = (0..3).flat_map(|s| (0..3).map(move |t| layer(s, t))).collect();
+        let of = |points: Points| points.iter_down().map(|it| (it.spatial, it.temporal)).collect::<Vec<_>>();
+        assert_eq!(of(points.worthwhile(false)), [(2, 2), (1, 2), (0, 2)]);
+        assert_eq!(of(points.worthwhile(true)), [(2, 2), (1, 2), (0, 2), (0, 1), (0, 0)]);
+        let uneven: Points = [layer(0, 1), layer(1, 0), layer(1, 1)].into_iter().collect();
+        assert_eq!(of(uneven.worthwhile(true)), [(1, 1), (0, 1)]);
+        assert_eq!(Points::NONE.worthwhile(true), Points::NONE);
     }
 
     #[test]

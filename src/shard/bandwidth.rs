@@ -105,6 +105,11 @@ impl Bandwidth {
         self.estimator.on_sent(bytes, now)
     }
 
+    /// Notes a packet that leaves without a transport-wide sequence number, as audio does.
+    pub fn count_sent_beside(&mut self, bytes: usize, now: Time) {
+        self.estimator.on_sent_beside(bytes, now);
+    }
+
     /// Whether there is something left of the budget for retransmissions.
     pub fn may_retransmit(&self) -> bool {
         self.retransmittable > 0

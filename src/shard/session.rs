@@ -115,6 +115,13 @@ impl Destination<'_> {
     pub fn count_sent(&mut self, bytes: usize) -> Option<u16> {
         Some(self.bandwidth.as_mut()?.count_sent(bytes, self.now))
     }
+
+    /// Notes a packet whose arrival nobody will report.
+    pub fn count_sent_beside(&mut self, bytes: usize) {
+        if let Some(bandwidth) = &mut self.bandwidth {
+            bandwidth.count_sent_beside(bytes, self.now);
+        }
+    }
 }
 
 pub struct Session {

@@ -164,6 +164,7 @@ impl Track {
         let heading = leg.awaited().unwrap_or(leg.encoding());
         let is_offered =
             |number: u8| number == wished || leg.selection.steps_down && flowing.contains(number);
+        let least = (wished..encodings.len() as u8).rev().find(|number| is_offered(*number));
         for (number, encoding) in
             (0..).zip(encodings.iter_mut()).filter(|(n, _)| *n >= wished && is_offered(*n))
         {
@@ -174,7 +175,7 @@ impl Track {
                 let quality = Quality { encoding: number, point: Layer::MAX, bitrate_bps: rates.total_bps() };
                 demand.offer(quality, number == heading);
             }
-            for point in offered.iter_down() {
+            for point in offered.worthwhile(Some(number) == least).iter_down() {
                 let quality = Quality { encoding: number, point, bitrate_bps: rates.point_bps(point) };
                 demand.offer(quality, current == Some(point));
             }

@@ -12,7 +12,7 @@ mod reno;
 mod theirs;
 
 use ours::Ours;
-use path::{Conditions, Trace, run};
+use path::{Conditions, Encoder, Trace, run};
 use serde::Serialize;
 use serde_json::json;
 use theirs::Theirs;
@@ -129,8 +129,21 @@ impl Figures {
     }
 }
 
+fn least_and_most(least_bps: f64, most_bps: f64) -> Encoder {
+    Encoder { least_bps, most_bps }
+}
+
 fn paths() -> Vec<(&'static str, Conditions)> {
     let tcp = |queue_ms| Conditions { queue_ms, cross_traffic: true, seconds: 60, ..at(|_| 4e6) };
+    let limited = |loss, rtt_ms| Conditions {
+        loss,
+        rtt_ms,
+        source: least_and_most(0.0, 0.8e6),
+        seconds: 40,
+        ..at(|_| 10e6)
+    };
+    let overloaded =
+        |least_bps, queue_ms| Conditions { queue_ms, source: least_and_most(least_bps, 20e6), ..at(|_| 1e6) };
     vec![
         ("0.3 Mb/s", at(|_| 0.3e6)),
         ("1 Mb/s", at(|_| 1e6)),
@@ -154,6 +167,18 @@ fn paths() -> Vec<(&'static str, Conditions)> {
             "sawtooth 3-0.5 Mb/s",
             Conditions { seconds: 40, ..at(|s| 0.5e6 + 2.5e6 * (s % 10.0 / 5.0 - 1.0).abs()) },
         ),
+        ("10 Mb/s for 0.8", limited(0.0, 10)),
+        ("10 Mb/s for 0.8, 1 %", limited(0.01, 50)),
+        ("10 Mb/s for 0.8, 5 %", limited(0.05, 50)),
+        ("10 Mb/s for 0.8, 10 %", limited(0.1, 50)),
+        ("10 Mb/s for 0.1, 5 %", Conditions { source: least_and_most(0.0, 0.1e6), ..limited(0.05, 50) }),
+        ("1 Mb/s for 1.3", overloaded(1.3e6, 300)),
+        ("1 Mb/s for 2", overloaded(2e6, 300)),
+        ("1 Mb/s for 4", overloaded(4e6, 300)),
+        ("1 Mb/s for 1.3, 50 ms", overloaded(1.3e6, 50)),
+        ("1 Mb/s for 2, 50 ms", overloaded(2e6, 50)),
+        ("0.1 Mb/s for 0.13", Conditions { source: least_and_most(0.13e6, 20e6), ..at(|_| 0.1e6) }),
+        ("1 Mb/s, 300 ms, 10 %", Conditions { rtt_ms: 300, loss: 0.1, ..at(|_| 1e6) }),
         ("TCP, 4 Mb/s, 100 ms", tcp(100)),
         ("TCP, 4 Mb/s, 300 ms", tcp(300)),
     ]
@@ -162,7 +187,7 @@ fn paths() -> Vec<(&'static str, Conditions)> {
 #[test]
 fn estimates_are_no_worse_than_those_of_str0m_on_any_path() {
     println!("{:<22}{:>15}{:>15}{:>15}{:>15}", "ours / str0m's", "error", "used", "delivered", "queue, ms");
-    let mut compared = Vec::new();
+    let (mut compared, mut worse) = (Vec::new(), Vec::new());
     for (name, conditions) in paths() {
         let ours = Figures::of(&ours(conditions), conditions.seconds);
         let theirs = Figures::of(&run(&mut Theirs::new(WANTED_BPS), &conditions), conditions.seconds);
@@ -175,11 +200,14 @@ fn estimates_are_no_worse_than_those_of_str0m_on_any_path() {
             pair(|f| f.delivered),
             format!("{:.0} / {:.0}", ours.queued_ms, theirs.queued_ms),
         );
-        assert!(ours.error <= theirs.error + 0.05, "{name}: {} against {}", ours.error, theirs.error);
         let shorter_queue = ours.queued_ms < 0.8 * theirs.queued_ms;
-        assert!(ours.used >= theirs.used - if shorter_queue { 0.08 } else { 0.05 }, "{name}: used");
+        let is_used = ours.used >= theirs.used - if shorter_queue { 0.08 } else { 0.05 };
+        if ours.error > theirs.error + 0.05 || !is_used {
+            worse.push(name);
+        }
     }
     if let Some(file) = std::env::var_os("FANLINE_ESTIMATE_JSON") {
         std::fs::write(file, json!(compared).to_string()).unwrap();
     }
+    assert!(worse.is_empty(), "{worse:?}");
 }

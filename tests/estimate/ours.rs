@@ -64,7 +64,8 @@ impl Flow for Ours {
             self.queue.extend(sizes.iter().map(|size| size + OVERHEAD));
         }
         let elapsed_us = now.since(self.last.replace(now).unwrap_or(now));
-        let rate = PACING * estimate_bps / 8e6;
+        // Who does not obey is not held back either, but sends more than it is allowed.
+        let rate = PACING * estimate_bps.max(self.source.encoder.least_bps) / 8e6;
         self.budget = (self.budget + rate * elapsed_us as f64).min((rate * 5_000.0).max(1_200.0));
         let mut out = Vec::new();
         while self.budget > 0.0
@@ -97,5 +98,9 @@ impl Flow for Ours {
 
     fn estimate_bps(&self) -> f64 {
         self.estimator.available_bps() as f64
+    }
+
+    fn source(&mut self) -> &mut Source {
+        &mut self.source
     }
 }

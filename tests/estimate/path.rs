@@ -25,6 +25,7 @@ pub trait Flow {
     fn sender(&mut self, now: Time, received: &mut dyn Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>>;
     fn receiver(&mut self, now: Time, received: &mut dyn Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>>;
     fn estimate_bps(&self) -> f64;
+    fn source(&mut self) -> &mut Source;
 }
 
 /// The conditions of a run.
@@ -40,6 +41,18 @@ pub struct Conditions {
     /// The capacity in bits per second at a moment given in seconds.
     pub capacity: fn(f64) -> f64,
     pub cross_traffic: bool,
+    pub source: Encoder,
+}
+
+/// What the encoder makes of an estimate, in bits per second: never less and never more than this.
+#[derive(Clone, Copy)]
+pub struct Encoder {
+    pub least_bps: f64,
+    pub most_bps: f64,
+}
+
+impl Encoder {
+    pub const OBEDIENT: Self = Self { least_bps: 0.0, most_bps: f64::MAX };
 }
 
 impl Conditions {
@@ -53,6 +66,7 @@ impl Conditions {
             seconds: 20,
             capacity,
             cross_traffic: false,
+            source: Encoder::OBEDIENT,
         }
     }
 }
@@ -102,6 +116,7 @@ pub fn run(flow: &mut impl Flow, conditions: &Conditions) -> Trace {
     let (sender, receiver) = (net.socket(near), net.socket(far));
     let delay = Duration::from_micros(conditions.rtt_ms * 500);
     net.set_link(far, near, Link { delay, loss: conditions.loss, ..Link::default() });
+    flow.source().encoder = conditions.source;
     let mut reno = conditions.cross_traffic.then(Reno::default);
     let (mut trace, mut delivered, mut crossed) = (Vec::new(), 0usize, 0usize);
     for step in 0..conditions.seconds * 1_000_000 / STEP_US {
@@ -157,6 +172,8 @@ fn drain(socket: &SimSocket) -> Vec<Vec<u8>> {
 /// Video whose encoder follows the estimate: how many bytes the frame has that is due, if one is.
 pub struct Source {
     frames: u64,
+    pub encoder: Encoder,
+    /// What is told to the estimator as wanted.
     pub wanted_bps: f64,
 }
 
@@ -166,7 +183,7 @@ impl Source {
     const PAYLOAD_PART: f64 = 0.95;
 
     pub fn new(wanted_bps: f64) -> Self {
-        Self { frames: 0, wanted_bps }
+        Self { frames: 0, encoder: Encoder::OBEDIENT, wanted_bps }
     }
 
     /// The payload sizes of the frame's packets and its number.
@@ -176,7 +193,8 @@ impl Source {
             return None;
         }
         self.frames += 1;
-        let bits = estimate_bps.min(self.wanted_bps) * Self::PAYLOAD_PART / Self::FRAMES_PER_S as f64;
+        let rate = estimate_bps.clamp(self.encoder.least_bps, self.encoder.most_bps.min(self.wanted_bps));
+        let bits = rate * Self::PAYLOAD_PART / Self::FRAMES_PER_S as f64;
         let bytes = (bits / 8.0) as usize;
         let packets = bytes.div_ceil(1_150).max(1);
         Some((self.frames, vec![(bytes / packets).max(20); packets]))

@@ -143,4 +143,8 @@ impl Flow for Theirs {
     fn estimate_bps(&self) -> f64 {
         self.sender.estimate_bps
     }
+
+    fn source(&mut self) -> &mut Source {
+        &mut self.source
+    }
 }

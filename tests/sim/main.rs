@@ -27,5 +27,6 @@ mod numbering;
 mod pacing;
 mod simulcast;
 mod speech;
+mod steps;
 mod time;
 mod world;

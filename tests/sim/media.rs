@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use fanline::time::Time;
 use str0m::media::{MediaKind, Mid, Pt, Rid};
 
-/// Bytes of a note before its filler.
-const HEAD_BYTES: usize = 2 + 8 + 8 + 4 + 4;
+/// Bytes of a note between VP8's descriptor and its filler.
+const HEAD_BYTES: usize = 1 + 8 + 8 + 4 + 4;
 const CHECKSUM_BYTES: usize = 8;
 
 /// What one packet says.
@@ -25,35 +25,53 @@ pub struct Note {
     pub key: bool,
     /// Whether it opens its frame.
     pub first: bool,
+    /// The temporal layer of its frame, of a source that has such.
+    pub layer: Option<u8>,
 }
 
 impl Note {
     pub fn write(&self, len: usize) -> Vec<u8> {
-        let mut bytes = vec![if self.first { 0x10 } else { 0x00 }, u8::from(!self.key)];
+        let begins = if self.first { 0x10 } else { 0x00 };
+        let mut bytes = match self.layer {
+            Some(layer) => vec![0x80 | begins, 0x20, layer << 6 | u8::from(self.allows_switch_up()) << 5],
+            None => vec![begins],
+        };
+        bytes.push(u8::from(!self.key));
         bytes.extend(self.counter.to_be_bytes());
         bytes.extend(self.sent.0.to_be_bytes());
         bytes.extend(self.elapsed.to_be_bytes());
         bytes.extend(self.frame.to_be_bytes());
         let filler = self.counter.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
-        bytes.extend(filler.iter().cycle().take(len - HEAD_BYTES - CHECKSUM_BYTES));
+        let filled = len - bytes.len() - CHECKSUM_BYTES;
+        bytes.extend(filler.iter().cycle().take(filled));
         let sum = checksum(&bytes);
         bytes.extend(sum.to_be_bytes());
         bytes
     }
 
+    /// The first frame of a layer after one of the lowest needs no other of its layer.
+    fn allows_switch_up(&self) -> bool {
+        matches!(self.frame % 4, 1 | 2)
+    }
+
     /// `None` if a bit is not as it was written.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let (body, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
-        if checksum(body) != u64::from_be_bytes(*sum) || body.len() < HEAD_BYTES {
+        let first = body.first()? & 0x10 != 0;
+        let is_layered = body.first()? & 0x80 != 0;
+        let layer = if is_layered { Some(body.get(2)? >> 6) } else { None };
+        let head = body.get(if is_layered { 3 } else { 1 }..)?;
+        if checksum(body) != u64::from_be_bytes(*sum) || head.len() < HEAD_BYTES {
             return None;
         }
         Some(Self {
-            counter: u64::from_be_bytes(body[2..10].try_into().ok()?),
-            sent: Time(u64::from_be_bytes(body[10..18].try_into().ok()?)),
-            elapsed: u32::from_be_bytes(body[18..22].try_into().ok()?),
-            frame: u32::from_be_bytes(body[22..26].try_into().ok()?),
-            key: body[1] & 1 == 0,
-            first: body[0] & 0x10 != 0,
+            counter: u64::from_be_bytes(head[1..9].try_into().ok()?),
+            sent: Time(u64::from_be_bytes(head[9..17].try_into().ok()?)),
+            elapsed: u32::from_be_bytes(head[17..21].try_into().ok()?),
+            frame: u32::from_be_bytes(head[21..25].try_into().ok()?),
+            key: head[0] & 1 == 0,
+            first,
+            layer,
         })
     }
 }
@@ -80,6 +98,8 @@ pub struct Shape {
     /// The first sequence number, and the RTP timestamp of the beginning.
     pub first_sequence: u64,
     pub first_timestamp: u32,
+    /// Frames are of temporal layers 0, 2, 1, 2 in turn.
+    pub is_layered: bool,
 }
 
 /// Opus at 32 kbit/s: a packet of 80 bytes every 20 ms.
@@ -92,6 +112,7 @@ pub const VOICE: Shape = Shape {
     clock_rate: 48_000,
     first_sequence: 1_000,
     first_timestamp: 0x7654_3210,
+    is_layered: false,
 };
 
 /// Video at 720 kbit/s and 30 frames a second: bursts of 1,000-byte packets.
@@ -104,7 +125,11 @@ pub const CAMERA: Shape = Shape {
     clock_rate: 90_000,
     first_sequence: 20_000,
     first_timestamp: 0xffff_f000,
+    is_layered: false,
 };
+
+/// As Chromium's encoder of VP8 has it, in three layers.
+const LAYERS: [u8; 4] = [0, 2, 1, 2];
 
 /// One published track at its origin.
 pub struct Source {
@@ -172,11 +197,13 @@ impl Source {
             return Vec::new();
         }
         let key = std::mem::take(&mut self.key_frame_due);
+        let layer =
+            self.shape.is_layered.then(|| if key { 0 } else { LAYERS[frame as usize % LAYERS.len()] });
         let count = if key { self.shape.packets_per_key_frame } else { self.shape.packets_per_frame };
         let elapsed = (at.since(began) * self.shape.clock_rate / 1_000_000) as u32;
         let packets = (0..count).map(|n| {
             let counter = self.said + u64::from(n);
-            let note = Note { counter, sent: now, elapsed, frame, key, first: n == 0 };
+            let note = Note { counter, sent: now, elapsed, frame, key, first: n == 0, layer };
             Utterance {
                 note,
                 sequence: self.shape.first_sequence + counter,

@@ -48,6 +48,8 @@ pub struct RateControl {
     increased: Option<Time>,
     decreased: Time,
     raised: Option<Raised>,
+    /// What the path delivered of the last probe that saturated it.
+    shown: Option<(Time, f64)>,
 }
 
 /// A probe has raised the estimate.
@@ -65,6 +67,8 @@ pub struct Observation {
     pub usage: Usage,
     /// What arrives, in bits per second, made up for what the path loses at any rate.
     pub throughput_bps: Option<f64>,
+    /// The same over the last moment alone.
+    pub last_bps: Option<f64>,
     /// Whether we send less than we may: then nothing shows that more would be carried.
     pub app_limited: bool,
     pub rtt_us: u64,
@@ -79,6 +83,7 @@ impl RateControl {
             increased: None,
             decreased: Time(0),
             raised: None,
+            shown: None,
         }
     }
 
@@ -104,9 +109,26 @@ impl RateControl {
         }
     }
 
+    /// A probe has filled the queue, and what arrived of it is what the path carries: a decrease for that queue need
+    /// not go far below, however little was sent beside the probe.
+    pub fn saturated(&mut self, bps: f64, now: Time) {
+        self.shown = Some((now, bps));
+    }
+
+    /// What a decrease now need not go below, if a probe explains the queue. It explains one only.
+    fn explained(&mut self, now: Time) -> Option<f64> {
+        let (at, bps) = self.shown.take()?;
+        (now.since(at) < PROBED_US).then_some(bps)
+    }
+
     /// What a probe did a short time ago.
     fn raised(&self, now: Time) -> Option<Raised> {
         self.raised.filter(|raised| now.since(raised.at) < PROBED_US)
+    }
+
+    /// Losses show that the path carries this and no more.
+    pub fn lower_to(&mut self, bps: f64) {
+        self.bps = self.bps.min(bps);
     }
 
     /// Nothing is heard from the receiver: whatever the reason, less is safer.
@@ -162,10 +184,14 @@ impl RateControl {
         if now.since(self.decreased) < pause_us && !far_above {
             return false;
         }
-        let Some(throughput) = seen.throughput_bps else {
+        let Some(mut throughput) = seen.throughput_bps else {
             self.back_off(0.5, now);
             return false;
         };
+        if seen.app_limited {
+            // What arrived on the average was less than the path carries.
+            throughput = throughput.max(seen.last_bps.unwrap_or(0.0));
+        }
         self.decreased = now;
         let raised = self.raised(now);
         if let Some(raised) = raised.filter(|raised| !raised.is_doubted) {
@@ -174,7 +200,7 @@ impl RateControl {
             return false;
         }
         let by_capacity = self.capacity.bps().filter(|_| throughput * DECREASE > self.bps);
-        let target = DECREASE * by_capacity.unwrap_or(throughput);
+        let target = (DECREASE * by_capacity.unwrap_or(throughput)).max(self.explained(now).unwrap_or(0.0));
         self.raised = None;
         let floor = raised.map_or(0.0, |raised| raised.before_bps * MISLED_TRUST);
         self.bps = self.bps.min(target.max(floor));
@@ -234,7 +260,13 @@ mod tests {
     use super::*;
 
     fn seen(usage: Usage, throughput_bps: f64) -> Observation {
-        Observation { usage, throughput_bps: Some(throughput_bps), app_limited: false, rtt_us: 50_000 }
+        Observation {
+            usage,
+            throughput_bps: Some(throughput_bps),
+            last_bps: None,
+            app_limited: false,
+            rtt_us: 50_000,
+        }
     }
 
     #[test]

@@ -5,6 +5,11 @@
 //! are told apart by experiment: when losses exceed what is known to be inherent, the rate is cut, by a fraction
 //! for which congestion predicts clearly fewer losses. If they fall, they were ours, and the cut stays; if they
 //! do not, they are the path's, and the cut is taken back.
+//!
+//! An experiment needs a sender that follows the rate. Who sends more than it may, because nothing smaller is to be
+//! had, shows the capacity by what arrives. Who sends much less than it may is not what congests the path: only
+//! losses that spoil the picture are then worth the cut, and seldom. But if it has a queue stand nevertheless, the rate
+//! is a mistake.
 
 use crate::time::Time;
 
@@ -21,6 +26,13 @@ const FLOOD: f64 = 0.5;
 const INHERENT_MAX: f64 = 0.30;
 /// Losses above the inherent ones that are worth an experiment, besides what chance explains.
 const EXCESS: f64 = 0.05;
+/// The same of a sender that is not at its limit, and how long after one experiment it has none again.
+const EXCESS_LIMITED: f64 = 0.1;
+const LIMITED_PAUSE_US: u64 = 30_000_000;
+/// Who sends this much more than it may does not follow.
+const UNHEEDED: f64 = 1.15;
+/// What was allowed a window ago counts so much of what is allowed now: feedback tells of what was sent before.
+const ALLOWED_BEFORE: f64 = 0.5;
 /// How many standard deviations chance explains.
 const SIGMAS: f64 = 2.5;
 /// Weight of a window in what is known to be inherent.
@@ -28,6 +40,8 @@ const WEIGHT: f64 = 0.1;
 
 /// The cut of an experiment, and of what floods the path.
 const CUT: (f64, f64) = (0.7, 0.9);
+/// An experiment goes this much below what arrives, so that a queue that is full drains.
+const CUT_FURTHER: f64 = 0.92;
 /// The evidence, as the logarithm of a ratio of likelihoods, at which an experiment ends: 20 to 1.
 const EVIDENCE: f64 = 3.0;
 /// An experiment without a verdict by then, because nobody sends enough, ends as if losses were inherent: they
@@ -53,7 +67,7 @@ struct Window {
 }
 
 impl Window {
-    fn add(&mut self, sent: Time, bytes: u16, is_lost: bool) {
+    fn add(&mut self, sent: Time, bytes: u32, is_lost: bool) {
         if self.packets == 0 {
             self.from = sent;
         }
@@ -70,8 +84,11 @@ impl Window {
         self.until.since(self.from)
     }
 
-    fn is_complete(&self) -> bool {
+    fn is_complete(&self, app_limited: bool) -> bool {
         let is_enough = |us, packets| self.span_us() >= us && self.packets >= packets;
+        if app_limited {
+            return is_enough(WINDOW_LONG_US, WINDOW_PACKETS);
+        }
         is_enough(WINDOW_US, WINDOW_PACKETS)
             || is_enough(WINDOW_LONG_US, WINDOW_LONG_PACKETS)
             || is_enough(WINDOW_FLOOD_US, WINDOW_PACKETS) && self.loss() > FLOOD
@@ -108,6 +125,8 @@ struct Trial {
     began: Time,
     before: Window,
     cut: f64,
+    /// Less was sent than allowed.
+    app_limited: bool,
 }
 
 /// The loss-based bound on the rate, in bits per second.
@@ -117,6 +136,12 @@ pub struct LossControl {
     inherent: f64,
     bound_bps: Option<f64>,
     trial: Option<Trial>,
+    /// Of the last packets more were lost than the path loses anyway.
+    is_excessive: bool,
+    /// What was allowed when the packets under judgement left, or more.
+    allowed_bps: f64,
+    /// Of a sender that is not at its limit.
+    no_trial_before: Time,
 }
 
 /// What a verdict depends on besides the losses.
@@ -128,6 +153,8 @@ pub struct Context {
     pub unbounded_bps: f64,
     /// Whether less is sent than allowed.
     pub app_limited: bool,
+    /// Whether packets wait before the bottleneck all the time.
+    pub is_queued: bool,
     /// Whether delay has just shown congestion and been reacted to.
     pub delay_reacted: bool,
     pub rtt_us: u64,
@@ -139,13 +166,18 @@ impl LossControl {
         self.bound_bps
     }
 
+    /// Losses are as expected, and do not limit the rate.
+    pub fn is_calm(&self) -> bool {
+        self.bound_bps.is_none() && !self.is_excessive
+    }
+
     /// The fraction that the path loses at any rate.
     pub fn inherent(&self) -> f64 {
         self.inherent
     }
 
     /// A packet's fate, told in the order sent.
-    pub fn add(&mut self, sent: Time, bytes: u16, is_lost: bool) {
+    pub fn add(&mut self, sent: Time, bytes: u32, is_lost: bool) {
         if self.trial.is_none_or(|trial| sent >= trial.began) {
             self.window.add(sent, bytes, is_lost);
         }
@@ -156,47 +188,73 @@ impl LossControl {
         self.window.lost = self.window.lost.saturating_sub(1);
     }
 
-    /// Judges the losses if enough packets have been told of.
-    pub fn update(&mut self, context: &Context, now: Time) {
+    /// Judges the losses if enough packets have been told of. If they show what the path carries, and that less than
+    /// is sent, returns the rate to go down to.
+    pub fn update(&mut self, context: &Context, now: Time) -> Option<f64> {
         if let Some(trial) = self.trial {
-            self.conclude(&trial, now);
-        } else if self.window.is_complete() {
-            let window = std::mem::take(&mut self.window);
-            self.judge(&window, context, now);
+            return self.conclude(&trial, now);
         }
+        if !self.window.is_complete(context.app_limited) {
+            return None;
+        }
+        let window = std::mem::take(&mut self.window);
+        self.allowed_bps = context.target_bps.max(ALLOWED_BEFORE * self.allowed_bps);
+        self.judge(&window, context, now)
     }
 
-    fn judge(&mut self, window: &Window, context: &Context, now: Time) {
+    fn judge(&mut self, window: &Window, context: &Context, now: Time) -> Option<f64> {
         let excess = window.loss() - self.inherent;
-        let is_chance = excess <= EXCESS.max(window.noise(self.inherent.max(0.01)));
-        if window.loss() > INHERENT_MAX + EXCESS && !is_chance {
-            // This much is lost at a far too high rate only: what arrives is what the path carries.
-            self.bound_bps = Some(window.carried_bps().min(context.target_bps) * CUT.1);
-        } else if !is_chance && !context.delay_reacted {
-            self.begin_trial(window, context, now);
-        } else if is_chance {
+        let worth = if context.app_limited && !context.is_queued { EXCESS_LIMITED } else { EXCESS };
+        self.is_excessive = excess > worth.max(window.noise(self.inherent.max(0.01)));
+        if !self.is_excessive {
             self.recover(window, context, excess);
+            return None;
         }
+        let is_unheeded = window.sent_bps() > UNHEEDED * self.allowed_bps;
+        let is_mistaken = context.app_limited && context.is_queued;
+        if window.loss() > INHERENT_MAX + EXCESS || (is_unheeded || is_mistaken) && !context.delay_reacted {
+            // This much is lost at a far too high rate only: what arrives is what the path carries.
+            return Some(self.give_way(window));
+        }
+        let is_due = !context.app_limited || now >= self.no_trial_before;
+        if is_due && !context.delay_reacted {
+            self.begin_trial(window, context, now);
+        }
+        None
+    }
+
+    fn give_way(&mut self, window: &Window) -> f64 {
+        self.bound_bps = None;
+        window.carried_bps() * CUT.1
     }
 
     fn begin_trial(&mut self, window: &Window, context: &Context, now: Time) {
-        let cut = (1.0 - 1.3 * (window.loss() - self.inherent)).clamp(CUT.0, CUT.1);
+        let cut = (CUT_FURTHER * (1.0 - (window.loss() - self.inherent))).clamp(CUT.0, CUT.1);
         // A cut above what is sent would change nothing.
         let sent_bps = if context.app_limited { window.sent_bps() } else { f64::MAX };
         self.bound_bps = Some(context.target_bps.min(sent_bps) * cut);
         // What the queue holds from before the cut has a round trip to leave.
         let began = now.plus_us(context.rtt_us.min(500_000));
-        self.trial = Some(Trial { began, before: *window, cut });
+        self.trial = Some(Trial { began, before: *window, cut, app_limited: context.app_limited });
+        if context.app_limited {
+            self.no_trial_before = now.plus_us(LIMITED_PAUSE_US);
+        }
     }
 
     /// Ends the experiment when what came of it is clear.
-    fn conclude(&mut self, trial: &Trial, now: Time) {
-        let window = &self.window;
+    fn conclude(&mut self, trial: &Trial, now: Time) -> Option<f64> {
+        let window = self.window;
         if window.packets == 0 && now.since(trial.began) < TRIAL_US_MAX {
-            return;
+            return None;
         }
         let seen = window.sent_bps() / trial.before.sent_bps().max(1.0);
-        let cut = if window.span_us() > WINDOW_US && seen < CUT_VISIBLE { seen.max(0.1) } else { trial.cut };
+        let is_measured = window.span_us() > WINDOW_US;
+        let was_heeded = seen < CUT_VISIBLE;
+        if is_measured && !was_heeded && !trial.app_limited && window.loss() > self.inherent + EXCESS {
+            self.end_trial();
+            return Some(self.give_way(&window));
+        }
+        let cut = if is_measured && was_heeded { seen.max(0.1) } else { trial.cut };
         // What congestion predicts: the path carries as much as before, of less.
         let lost_before = trial.before.loss();
         let of_the_rate =
@@ -208,8 +266,13 @@ impl LossControl {
             self.inherent = (f64::from(lost) / f64::from(packets.max(1))).min(INHERENT_MAX);
             self.bound_bps = None;
         } else if evidence > -EVIDENCE {
-            return;
+            return None;
         }
+        self.end_trial();
+        None
+    }
+
+    fn end_trial(&mut self) {
         self.trial = None;
         self.window = Window::default();
     }
@@ -235,11 +298,11 @@ mod tests {
     /// Returns the bound, or what is asked for, after some seconds.
     fn allowed_after(seconds: u64, asked_bps: f64, capacity_bps: f64, lost: f64) -> (f64, f64) {
         let mut control = LossControl::default();
-        let (mut owed, mut random) = (0.0, 1u64);
+        let (mut owed, mut random, mut asked) = (0.0, 1u64, asked_bps);
         let mut now = Time(1_000_000);
         let end = now.plus_ms(seconds * 1_000);
         while now < end {
-            let rate = control.bound_bps().unwrap_or(asked_bps).min(asked_bps);
+            let rate = control.bound_bps().unwrap_or(asked).min(asked);
             let congested = (1.0 - capacity_bps / rate).max(0.0);
             for _ in 0..8 {
                 random =
@@ -253,14 +316,18 @@ mod tests {
             }
             let context = Context {
                 target_bps: rate,
-                unbounded_bps: asked_bps,
+                unbounded_bps: asked,
                 app_limited: false,
+                is_queued: false,
                 delay_reacted: false,
                 rtt_us: 50_000,
             };
-            control.update(&context, now);
+            if let Some(bps) = control.update(&context, now) {
+                asked = bps;
+            }
+            asked = (asked * 1.002).min(asked_bps);
         }
-        (control.bound_bps().unwrap_or(asked_bps), control.inherent())
+        (control.bound_bps().unwrap_or(asked).min(asked), control.inherent())
     }
 
     #[test]

@@ -43,6 +43,9 @@ const APP_LIMITED: (f64, f64) = (0.65, 0.8);
 /// After a decrease losses are of the queue that caused it for so long, beyond a round trip.
 const DELAY_REACTED_US: u64 = 300_000;
 
+/// A queue of so long is more than what frames and jitter make.
+const STANDING_MS: f64 = 25.0;
+
 /// How much faster than the estimate a pacer sends: a frame's packets leave within two thirds of its time, and fit
 /// into the queue of a path whose buffer is short.
 pub const PACING: f64 = 1.5;
@@ -119,6 +122,12 @@ impl SendSideEstimator {
         self.history.push(bytes, cluster, now)
     }
 
+    /// Notes a packet that leaves without such a number, as audio's do.
+    pub fn on_sent_beside(&mut self, bytes: usize, now: Time) {
+        self.sending.add(bytes, now);
+        self.history.push_beside(bytes);
+    }
+
     /// Takes in transport-wide feedback.
     pub fn on_feedback(&mut self, feedback: &TransportFeedback<'_>, now: Time) {
         let Self { history, groups, trend, throughput, loss, probing, .. } = self;
@@ -126,13 +135,14 @@ impl SendSideEstimator {
         let arriving = 1.0 - loss.inherent();
         history.apply(feedback, now, |report| {
             probing.on_report(&report);
+            let bytes = u32::from(report.bytes) + u32::from(report.beside);
             match report.outcome {
-                Outcome::Untold => throughput.add_untimed(f64::from(report.bytes) * arriving),
-                Outcome::Lost => loss.add(report.sent, report.bytes, true),
+                Outcome::Untold => throughput.add_untimed(f64::from(bytes) * arriving),
+                Outcome::Lost => loss.add(report.sent, bytes, true),
                 Outcome::Received { was_told_lost: true, .. } => loss.recovered(),
                 Outcome::Received { arrived_us, .. } => {
-                    loss.add(report.sent, report.bytes, false);
-                    throughput.add(report.bytes, arrived_us);
+                    loss.add(report.sent, bytes, false);
+                    throughput.add(bytes, arrived_us);
                     if let Some(delta) = groups.add(report.sent, arrived_us) {
                         trend.add(&delta);
                     }
@@ -170,7 +180,7 @@ impl SendSideEstimator {
         let situation = Situation {
             estimate_bps: self.available_bps() as f64,
             wanted_bps: self.wanted_bps,
-            is_calm: self.trend.usage() == Usage::Normal && self.loss.bound_bps().is_none(),
+            is_calm: self.trend.usage() == Usage::Normal && self.loss.is_calm(),
             decreased: self.rate.decreased(),
         };
         self.probing.plan(&situation, now);
@@ -189,18 +199,23 @@ impl SendSideEstimator {
     fn update(&mut self, now: Time) {
         let inherent = self.loss.inherent();
         let throughput_bps = self.throughput.bps().map(|bps| bps / (1.0 - inherent));
+        let last_bps = self.throughput.last_bps().map(|bps| bps / (1.0 - inherent));
         let usage = self.trend.usage();
         self.sending.roll(now);
         let app_limited = self.sending.is_app_limited(self.available_bps() as f64);
         let rtt_us = self.rtt_us();
-        let seen = Observation { usage, throughput_bps, app_limited, rtt_us };
+        let seen = Observation { usage, throughput_bps, last_bps, app_limited, rtt_us };
+        let result = self.probing.result(inherent);
+        if let Some(result) = result.filter(|result| result.is_saturated) {
+            self.rate.saturated(result.bps, now);
+        }
         if self.rate.update(&seen, now) {
             self.probing.was_misled();
         }
         if usage == Usage::Over {
             self.probing.abandon();
         }
-        if let Some(result) = self.probing.result(inherent)
+        if let Some(result) = result
             && usage != Usage::Over
         {
             self.rate.probed(&result, &seen, now);
@@ -210,10 +225,13 @@ impl SendSideEstimator {
             target_bps: self.available_bps() as f64,
             unbounded_bps: self.rate.bps(),
             app_limited,
+            is_queued: self.trend.queued_ms() > STANDING_MS,
             delay_reacted: now.since(self.rate.decreased()) < DELAY_REACTED_US + rtt_us,
             rtt_us,
         };
-        self.loss.update(&context, now);
+        if let Some(bps) = self.loss.update(&context, now) {
+            self.rate.lower_to(bps);
+        }
         self.poll(now);
     }
 

@@ -22,6 +22,9 @@ const FURTHER: f64 = 2.0;
 /// …and a success is a result of at least this part of the cluster's rate.
 const SUCCESS: f64 = 0.7;
 
+/// What goes this far beyond the estimate is followed up in any case: a short cluster can seem saturated.
+const LEAP: f64 = 1.5;
+
 /// The pause between probes while more is wanted; it doubles with each that finds nothing.
 const PAUSE_US: (u64, u64) = (2_000_000, 4_000_000);
 /// A probe that finds this much more has found something.
@@ -75,10 +78,10 @@ struct Measured {
     bytes: u64,
     first_sent: Time,
     last_sent: Time,
-    last_sent_bytes: u16,
+    last_sent_bytes: u32,
     first_arrived_us: i64,
     last_arrived_us: i64,
-    first_arrived_bytes: u16,
+    first_arrived_bytes: u32,
 }
 
 /// What a cluster has shown.
@@ -218,19 +221,21 @@ impl Probing {
         if report.cluster == 0 || slot.id != report.cluster {
             return;
         }
+        // What went beside shared the path.
+        let bytes = u32::from(report.bytes) + u32::from(report.beside);
         if slot.packets == 0 || report.sent < slot.first_sent {
             slot.first_sent = report.sent;
         }
         if slot.packets == 0 || arrived_us < slot.first_arrived_us {
-            (slot.first_arrived_us, slot.first_arrived_bytes) = (arrived_us, report.bytes);
+            (slot.first_arrived_us, slot.first_arrived_bytes) = (arrived_us, bytes);
         }
         if report.sent >= slot.last_sent {
-            (slot.last_sent, slot.last_sent_bytes) = (report.sent, report.bytes);
+            (slot.last_sent, slot.last_sent_bytes) = (report.sent, bytes);
         }
         slot.last_arrived_us =
             if slot.packets == 0 { arrived_us } else { slot.last_arrived_us.max(arrived_us) };
         slot.packets += 1;
-        slot.bytes += u64::from(report.bytes);
+        slot.bytes += u64::from(bytes);
     }
 
     /// What clusters have shown since it was last asked, and plans on. `lost` is what the path loses anyway.
@@ -251,8 +256,10 @@ impl Probing {
     }
 
     fn learn(&mut self, measured: &Measured, result: &ProbeResult) {
-        let estimate_then = self.last.map_or(0.0, |(_, bps)| bps);
-        if result.bps > SUCCESS * measured.bps && self.queued[0].is_none() && !result.is_saturated {
+        let Some((_, known_bps)) = &mut self.last else { return };
+        let estimate_then = std::mem::replace(known_bps, known_bps.max(result.bps));
+        let is_success = result.bps > SUCCESS * measured.bps && !result.is_saturated;
+        if self.queued[0].is_none() && (is_success || result.bps > LEAP * estimate_then) {
             self.queued[0] = Some(FURTHER * result.bps);
         }
         self.pause_us =
@@ -268,7 +275,7 @@ impl Measured {
             return None;
         }
         let present = 1.0 / (1.0 - lost);
-        let rate = |without: u16, us: f64| (self.bytes - u64::from(without)) as f64 * 8e6 * present / us;
+        let rate = |without: u32, us: f64| (self.bytes - u64::from(without)) as f64 * 8e6 * present / us;
         // The last packet sent took no time yet; the first to arrive had taken its time before.
         let sent_bps = rate(self.last_sent_bytes, sent_us as f64);
         let arrived_bps = rate(self.first_arrived_bytes, arrived_us as f64);
@@ -299,7 +306,10 @@ mod tests {
                 let cluster = probing.on_sent(1_000);
                 free_us = free_us.max(now.since(START) as i64) + (8e9 / capacity_bps) as i64;
                 let outcome = Outcome::Received { arrived_us: free_us, was_told_lost: false };
-                flying.push((free_us as u64 + 50_000, Report { sent: now, bytes: 1_000, cluster, outcome }));
+                flying.push((
+                    free_us as u64 + 50_000,
+                    Report { sent: now, bytes: 1_000, beside: 0, cluster, outcome },
+                ));
             }
             flying.retain(|(told, report)| {
                 let is_due = *told <= now.since(START);

@@ -27,6 +27,7 @@ pub struct Throughput {
     estimate: Option<Estimate>,
     /// The last window's rate, if it was that far from the estimate.
     jumped_kbps: Option<f64>,
+    last_kbps: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +43,7 @@ impl Throughput {
     }
 
     /// A packet of `bytes` arrived, by the receiver's clock.
-    pub fn add(&mut self, bytes: u16, arrived_us: i64) {
+    pub fn add(&mut self, bytes: u32, arrived_us: i64) {
         let start_us = *self.window_start_us.get_or_insert(arrived_us);
         let window_us = if self.estimate.is_some() { WINDOW_US } else { FIRST_WINDOW_US };
         let elapsed_us = arrived_us - start_us;
@@ -66,7 +67,14 @@ impl Throughput {
         self.estimate.map(|estimate| estimate.kbps * 1_000.0)
     }
 
+    /// The last window's alone: while the queue grows nothing arrives faster than the path carries, and a sender that
+    /// has just begun to send more is not yet in the mean.
+    pub fn last_bps(&self) -> Option<f64> {
+        self.last_kbps.map(|kbps| kbps * 1_000.0)
+    }
+
     fn sample(&mut self, kbps: f64) {
+        self.last_kbps = Some(kbps);
         let differs = |a: f64, b: f64| a > JUMP * b || b > JUMP * a;
         let jump = self.estimate.filter(|known| differs(known.kbps, kbps)).map(|_| kbps);
         let before = std::mem::replace(&mut self.jumped_kbps, jump);

@@ -46,7 +46,32 @@ pub struct DelayTrend {
     first_us: Option<i64>,
     accumulated_ms: f64,
     smoothed_ms: f64,
+    least: Least,
     detector: Detector,
+}
+
+/// The least smoothed delay of the present stretch of time and of the one before: the path with an empty queue. It
+/// forgets, because clocks drift and paths become longer.
+#[derive(Default)]
+struct Least {
+    since_ms: f64,
+    ms: f64,
+    before_ms: f64,
+}
+
+impl Least {
+    const STRETCH_MS: f64 = 15_000.0;
+
+    fn add(&mut self, ms: f64, at_ms: f64) {
+        if at_ms - self.since_ms > Self::STRETCH_MS {
+            *self = Self { since_ms: at_ms, ms, before_ms: self.ms };
+        }
+        self.ms = self.ms.min(ms);
+    }
+
+    fn ms(&self) -> f64 {
+        self.ms.min(self.before_ms)
+    }
 }
 
 impl DelayTrend {
@@ -56,6 +81,7 @@ impl DelayTrend {
         self.accumulated_ms += (delta.arrived_us - delta.sent_us) as f64 / 1_000.0;
         self.smoothed_ms = SMOOTHING * self.smoothed_ms + (1.0 - SMOOTHING) * self.accumulated_ms;
         let at_ms = (delta.at_us - first_us) as f64 / 1_000.0;
+        self.least.add(self.smoothed_ms, at_ms);
         self.points[self.count as usize % WINDOW] = (at_ms, self.smoothed_ms);
         self.count = self.count.wrapping_add(1).max(1);
         if (self.count as usize) < WINDOW {
@@ -68,6 +94,12 @@ impl DelayTrend {
 
     pub fn usage(&self) -> Usage {
         self.detector.usage
+    }
+
+    /// How long packets wait before the bottleneck, in milliseconds, as far as the last half minute has seen shorter
+    /// ways: a queue that stays full has no trend.
+    pub fn queued_ms(&self) -> f64 {
+        self.smoothed_ms - self.least.ms()
     }
 }
 

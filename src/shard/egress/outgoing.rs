@@ -41,10 +41,13 @@ impl Outgoing<'_> {
         let (head, rest) = room.split_at_mut(header.len());
         head.copy_from_slice(header);
         template::patch(head, self.index as u16, self.timestamp, self.ssrc);
-        if let Some(at) = self.header.remembered()
-            && let Some(sequence) = to.count_sent(len)
-        {
-            template::put_u16(head, at, sequence);
+        match self.header.remembered() {
+            Some(at) => {
+                if let Some(sequence) = to.count_sent(len) {
+                    template::put_u16(head, at, sequence);
+                }
+            }
+            None => to.count_sent_beside(len),
         }
         let (one, rest) = rest.split_at_mut(first.len());
         one.copy_from_slice(first);
