@@ -189,6 +189,11 @@ pub struct Config {
     #[arg(long, value_name = "PERCENT", default_value = "150", value_parser = within::<u16>(0..=1_000))]
     pub pacing_percent: u16,
 
+    /// How old the latest key frame may be for a new subscriber of video to begin with it and what followed, in
+    /// milliseconds; 0: it always waits for the next one
+    #[arg(long, value_name = "MILLISECONDS", default_value = "1000", value_parser = within::<u16>(0..=5_000))]
+    pub catch_up_ms: u16,
+
     /// Send each datagram by itself, without generic segmentation offload (to rule a driver out)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(action = clap::ArgAction::Set, default_value = "false", value_parser = boolean)]

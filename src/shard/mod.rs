@@ -83,6 +83,8 @@ pub struct ShardSettings {
     pub coalescing: Coalescing,
     /// How video to one subscriber is spread over time.
     pub pacing: Pacing,
+    /// A new subscriber of video begins with the latest key frame and what followed if that is no older; 0: never.
+    pub catch_up: Duration,
 }
 
 impl Default for ShardSettings {
@@ -93,6 +95,7 @@ impl Default for ShardSettings {
             spin: Duration::from_micros(50),
             coalescing: Coalescing { segments_max: 10, padding_percent: 10 },
             pacing: Pacing { percent: 150, burst_bytes: 12_500 },
+            catch_up: Duration::from_secs(1),
         }
     }
 }
