@@ -166,8 +166,8 @@ pub struct Config {
     #[arg(long, value_name = "US", default_value = "0", value_parser = within::<u32>(0..=100_000))]
     pub audio_hold_us: u32,
 
-    /// How long an idle shard looks for work before it sleeps, in microseconds: more of it keeps the delay down and
-    /// the core busy
+    /// How long an idle shard looks for work before it sleeps, in microseconds, as long as most of its latest waits
+    /// ended within that; 0 always sleeps
     #[arg(long, value_name = "US", default_value = "50", value_parser = within::<u32>(0..=10_000_000))]
     pub spin_us: u32,
 
@@ -188,6 +188,11 @@ pub struct Config {
     /// send waits. 0: nothing waits
     #[arg(long, value_name = "PERCENT", default_value = "150", value_parser = within::<u16>(0..=1_000))]
     pub pacing_percent: u16,
+
+    /// How old the latest key frame may be for a new subscriber of video to begin with it and what followed, in
+    /// milliseconds; 0: it always waits for the next one
+    #[arg(long, value_name = "MILLISECONDS", default_value = "1000", value_parser = within::<u16>(0..=5_000))]
+    pub catch_up_ms: u16,
 
     /// Send each datagram by itself, without generic segmentation offload (to rule a driver out)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

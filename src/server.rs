@@ -204,6 +204,7 @@ fn shard_settings(config: &Config) -> ShardSettings {
             segments_max: config.segments_max(),
             padding_percent: config.padding_percent,
         },
+        catch_up: Duration::from_millis(config.catch_up_ms.into()),
         pacing: Pacing {
             percent: config.pacing_percent.into(),
             burst_bytes: u32::from(config.gso_segments) * SEGMENT_BYTES,

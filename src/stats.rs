@@ -91,6 +91,8 @@ pub struct ShardSnapshot {
     pub probe_packets_sent: u64,
     /// Packets of video that had to wait for their subscriber's pacer, of those sent.
     pub paced_packets_sent: u64,
+    /// Subscriptions of video that began with a key frame from the track ring.
+    pub catch_ups: u64,
     /// Packets that subscribers asked for again: sequence numbers, not NACK messages.
     pub nacks_received: u64,
     /// Packets that we asked publishers for again: sequence numbers, not NACK messages.
@@ -134,6 +136,7 @@ impl ShardSnapshot {
             retransmissions_sent: 0,
             probe_packets_sent: 0,
             paced_packets_sent: 0,
+            catch_ups: 0,
             nacks_received: 0,
             nacks_sent: 0,
             plis_received: 0,

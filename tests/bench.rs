@@ -91,6 +91,44 @@ fn bursts_of_video_beside_audio_arrive_whole() {
 }
 
 #[test]
+fn what_is_lost_on_the_way_to_the_server_is_asked_for_and_sent_again() {
+    let lossy = |media: &str| {
+        let media = format!("--media={media}");
+        let args = ["room", &media, "--listeners=4", "--seconds=2", "--warm-up-seconds=1", "--sample=1"];
+        report(&[&args[..], &["--video-kbps=1000", "--speaker-loss=5"]].concat())
+    };
+    let (video, text, _) = lossy("video");
+    let of = |report: &Value, field: &str| number(report, &format!("/phases/0/{field}"));
+    let (sent, retransmitted) = (of(&video, "sent"), of(&video, "retransmitted"));
+    assert!(retransmitted * 100 >= sent * 3, "{retransmitted} of {sent}");
+    assert_eq!((of(&video, "lost"), of(&video, "corrupt")), (0, 0), "{video}");
+    assert!(text.contains("retransmitted by speakers"), "{text}");
+    let (audio, ..) = lossy("audio");
+    let (lost, expected) = (of(&audio, "lost"), of(&audio, "expected"));
+    assert!(
+        lost * 100 >= expected * 3 && lost * 100 <= expected * 7,
+        "nobody asks for audio: {lost} of {expected}"
+    );
+    assert_eq!(of(&audio, "retransmitted"), 0);
+}
+
+#[test]
+fn listeners_of_a_simulcast_get_the_encoding_that_they_ask_for() {
+    for (rid, packets_per_frame) in [("f", 4), ("h", 1)] {
+        let rid = format!("--rid={rid}");
+        let args = ["room", "--media=video", "--simulcast", &rid, "--video-kbps=1000", "--listeners=4"];
+        let (report, ..) = report(
+            &[&args[..], &["--seconds=2", "--warm-up-seconds=2", "--sample=1", "--speaker-loss=2"]].concat(),
+        );
+        let of = |field: &str| number(&report, &format!("/phases/0/{field}"));
+        let (least, most) = (58 * packets_per_frame, 61 * packets_per_frame);
+        assert!((least..=most).contains(&of("sent")), "{rid}: {report}");
+        assert_eq!((of("lost"), of("corrupt"), of("decrypted")), (0, 0, of("sent") * 4), "{rid}: {report}");
+        assert!(of("retransmitted") > 0, "{rid}: {report}");
+    }
+}
+
+#[test]
 fn a_search_ends_at_its_last_step_when_all_pass() {
     let (report, text, _) = report(&[
         "capacity",

@@ -220,7 +220,7 @@ const CONTROL_GAUGES: [Column<Census>; 5] = [
     ("data_channels", "Data channels published and subscribed to", |c| c.data_channels),
 ];
 
-const SHARD_COUNTERS: [Column<ShardSnapshot>; 18] = [
+const SHARD_COUNTERS: [Column<ShardSnapshot>; 19] = [
     ("datagrams_received", "UDP datagrams received, of every kind", |s| s.datagrams_received),
     ("bytes_received", "UDP payload bytes received", |s| s.bytes_received),
     ("datagrams_sent", "UDP datagrams sent; each segment of a segmented send counts", |s| s.datagrams_sent),
@@ -240,6 +240,7 @@ const SHARD_COUNTERS: [Column<ShardSnapshot>; 18] = [
     ("paced_packets_sent", "Packets of video that waited for their subscriber's pacer, of those sent", |s| {
         s.paced_packets_sent
     }),
+    ("catch_ups", "Subscriptions of video that began with a key frame from the track ring", |s| s.catch_ups),
     ("nacks_received", "Packets that subscribers asked for again", |s| s.nacks_received),
     ("nacks_sent", "Packets that publishers were asked for again", |s| s.nacks_sent),
     ("plis_received", "Key frame requests from subscribers, before coalescing", |s| s.plis_received),

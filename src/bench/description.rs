@@ -8,8 +8,18 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use super::BenchError;
+use super::speaker::{Encoding, Line};
 use super::transport::Remote;
 use crate::control::transport::Credentials;
+use crate::rtp::extension::Extension;
+
+/// Of retransmissions of video (RFC 4588).
+pub const RTX_PAYLOAD_TYPE: u8 = 97;
+
+/// Ids of the header extensions that an encoding of a simulcast is known by.
+pub const MID_ID: u8 = 1;
+pub const RID_ID: u8 = 2;
+pub const REPAIRED_RID_ID: u8 = 3;
 
 /// What a client tells about its transport.
 pub struct Local<'a> {
@@ -26,6 +36,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The payload types of an m-line, as it lists them.
+    fn formats(self) -> &'static str {
+        match self {
+            Self::Audio => "111",
+            Self::Video => "96 97",
+        }
+    }
+
     pub fn payload_type(self) -> u8 {
         match self {
             Self::Audio => 111,
@@ -43,7 +61,10 @@ impl Kind {
     fn lines(self) -> &'static str {
         match self {
             Self::Audio => "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n",
-            Self::Video => "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack pli\r\n",
+            Self::Video => {
+                "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\n\
+                a=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n"
+            }
         }
     }
 
@@ -55,15 +76,44 @@ impl Kind {
     }
 }
 
-/// An offer to send these tracks, under the mids 0, 1, … Each comes with its SSRC.
-pub fn offer(local: &Local<'_>, tracks: &[(Kind, u32)]) -> String {
-    let mids: Vec<_> = (0..tracks.len()).map(|mid| mid.to_string()).collect();
+/// A track to be offered, with its encodings from the best on if it is a simulcast.
+#[derive(Debug, Clone)]
+pub struct Offered {
+    pub kind: Kind,
+    pub line: Line,
+    pub encodings: Vec<Encoding>,
+}
+
+/// An offer to send these tracks, under the mids that their lines have.
+pub fn offer(local: &Local<'_>, tracks: &[Offered]) -> String {
+    let mids: Vec<_> = tracks.iter().map(|track| char::from(track.line.mid).to_string()).collect();
     let mut sdp = head(&mids);
-    for (mid, (kind, ssrc)) in tracks.iter().enumerate() {
-        section(&mut sdp, local, kind.name(), &kind.payload_type().to_string(), &mid.to_string(), "actpass");
-        sdp += &format!("a=sendonly\r\na=msid:- {mid}\r\n{}a=ssrc:{ssrc} cname:bench\r\n", kind.lines());
+    for (Offered { kind, line, encodings }, mid) in tracks.iter().zip(&mids) {
+        section(&mut sdp, local, kind.name(), kind.formats(), mid, "actpass");
+        sdp += &format!("a=sendonly\r\na=msid:- {mid}\r\n{}", kind.lines());
+        sdp += &if encodings.is_empty() { sources(*kind, *line) } else { simulcast(encodings) };
     }
     sdp
+}
+
+/// The SSRCs of a track that has no encodings to choose from.
+fn sources(kind: Kind, Line { ssrc, rtx_ssrc, .. }: Line) -> String {
+    let media = format!("a=ssrc:{ssrc} cname:bench\r\n");
+    match kind {
+        Kind::Audio => media,
+        Kind::Video => {
+            format!("a=ssrc-group:FID {ssrc} {rtx_ssrc}\r\n{media}a=ssrc:{rtx_ssrc} cname:bench\r\n")
+        }
+    }
+}
+
+/// Encodings by their rids (RFC 8853), whose SSRCs the packets tell.
+fn simulcast(encodings: &[Encoding]) -> String {
+    let ids = [(MID_ID, Extension::Mid), (RID_ID, Extension::Rid), (REPAIRED_RID_ID, Extension::RepairedRid)];
+    let extensions = ids.map(|(id, extension)| format!("a=extmap:{id} {}\r\n", extension.uri()));
+    let rids: Vec<_> = encodings.iter().map(|encoding| encoding.rid).collect();
+    let restrictions: String = rids.iter().map(|rid| format!("a=rid:{rid} send\r\n")).collect();
+    format!("{}{restrictions}a=simulcast:send {}\r\n", extensions.concat(), rids.join(";"))
 }
 
 /// The answer that takes all that is offered.
@@ -147,6 +197,7 @@ fn candidate(text: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::speaker::ENCODINGS;
 
     const OFFER: &str = "v=0\r\na=fingerprint:sha-256 AB:CD\r\na=ice-lite\r\na=group:BUNDLE 0 4\r\n\
         m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\na=mid:0\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n\
@@ -154,6 +205,25 @@ mod tests {
         a=candidate:2 1 udp 2130706175 127.0.0.1 3478 typ host\r\n\
         a=rtpmap:111 opus/48000/2\r\na=fmtp:111 x=1\r\na=rtpmap:63 red/48000/2\r\n\
         m=video 9 UDP/TLS/RTP/SAVPF 97\r\na=mid:4\r\na=rtpmap:97 VP8/90000\r\n";
+
+    #[test]
+    fn a_simulcast_is_offered_by_its_rids_and_plain_video_by_its_ssrcs() {
+        let credentials = Credentials { ufrag: "mine".into(), password: "secret".into() };
+        let local = Local { credentials: &credentials, fingerprint: "sha-256 00" };
+        let track = |mid, encodings| Offered {
+            kind: Kind::Video,
+            line: Line { mid, ssrc: 11, rtx_ssrc: 12 },
+            encodings,
+        };
+        let offer = offer(&local, &[track(b'0', Vec::new()), track(b'1', ENCODINGS.to_vec())]);
+        let [plain, simulcast] = sections(&offer).collect::<Vec<_>>()[..] else { panic!("{offer}") };
+        assert!(plain.contains("a=ssrc-group:FID 11 12\r\n") && !plain.contains("a=rid"), "{plain}");
+        assert!(
+            simulcast.contains("a=simulcast:send f;h;q\r\n") && !simulcast.contains("a=ssrc"),
+            "{simulcast}"
+        );
+        assert!(simulcast.contains("a=rid:q send\r\n") && simulcast.contains("a=mid:1\r\n"), "{simulcast}");
+    }
 
     #[test]
     fn an_answer_takes_the_first_codec_of_each_line_and_nothing_else() {

@@ -49,10 +49,9 @@ impl Backend {
         text(&answer, "/sessionDescription/sdp")
     }
 
-    /// Asks for tracks, each by its session and name. Returns the server's offer.
-    pub async fn pull(&self, session: &str, tracks: &[(String, String)]) -> Result<String, BenchError> {
-        let remote = |(session, name): &(String, String)| json!({ "location": "remote", "sessionId": session, "trackName": name });
-        let tracks: Vec<_> = tracks.iter().map(remote).collect();
+    /// Asks for tracks. Returns the server's offer.
+    pub async fn pull(&self, session: &str, tracks: &[Pull]) -> Result<String, BenchError> {
+        let tracks: Vec<_> = tracks.iter().map(Pull::item).collect();
         let path = format!("/sessions/{session}/tracks/new");
         let offer = self.call(Method::POST, &path, Some(json!({ "tracks": tracks }))).await?;
         items_are_in_order(&offer)?;
@@ -85,6 +84,25 @@ impl Backend {
             return Err(failed(format!("{status}: {text}")));
         }
         serde_json::from_str(&text).map_err(|error| failed(format!("{error}: {text}")))
+    }
+}
+
+/// A track to be pulled.
+pub struct Pull {
+    pub session: String,
+    pub name: String,
+    /// Which encoding of a simulcast.
+    pub rid: Option<String>,
+}
+
+impl Pull {
+    fn item(&self) -> Value {
+        let Self { session, name, rid } = self;
+        let mut item = json!({ "location": "remote", "sessionId": session, "trackName": name });
+        if let Some(rid) = rid {
+            item["simulcast"] = json!({ "preferredRid": rid });
+        }
+        item
     }
 }
 

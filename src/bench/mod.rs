@@ -14,6 +14,7 @@ pub mod capacity;
 mod cpu;
 mod description;
 pub mod floor;
+mod history;
 pub mod host;
 mod html;
 mod http;

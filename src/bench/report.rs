@@ -109,6 +109,8 @@ pub struct PhaseReport {
     pub worst_loss: f64,
     pub duplicates: u64,
     pub reordered: u64,
+    /// By speakers, on request.
+    pub retransmitted: u64,
     pub corrupt: u64,
     pub decrypted: u64,
     pub delay_us: Percentiles,
@@ -270,6 +272,7 @@ impl PhaseReport {
             worst_loss: ratio(worst, sent),
             duplicates: tally.duplicates,
             reordered: tally.reordered,
+            retransmitted: tally.retransmitted,
             corrupt: tally.corrupt,
             decrypted: tally.decrypted,
             delay_us: Percentiles::of(&tally.delay_us),
@@ -494,6 +497,9 @@ fn phase_lines(phase: &PhaseReport) -> String {
     );
     let PhaseReport { duplicates, reordered, corrupt, decrypted, .. } = phase;
     text += &line("duplicates, reordered", &format!("{duplicates}, {reordered}"));
+    if phase.retransmitted > 0 {
+        text += &line("retransmitted by speakers", &phase.retransmitted.to_string());
+    }
     text += &line("corrupt", &format!("{corrupt} of {decrypted} decrypted"));
     text += &line("delay, µs", &in_us(&phase.delay_us));
     text += &line("first to last listener, µs", &in_us(&phase.spread_us));

@@ -17,14 +17,14 @@ use tokio::task::JoinSet;
 
 use super::BenchError;
 use super::cpu::{self, CpuReading};
-use super::description::{self, Local};
+use super::description::{self, Local, Offered};
 use super::host::HostFacts;
-use super::http::Backend;
+use super::http::{Backend, Pull};
 use super::listener::Listener;
 use super::media::Departures;
 use super::report::{JoinReport, MemoryReport, PhaseReport, Progress, Readings, Report};
 use super::settings::Common;
-use super::speaker::Source;
+use super::speaker::{Line, Shape, Source};
 use super::stretch::Stretch;
 use super::tally::{Tally, Window, histogram};
 use super::target::Target;
@@ -103,8 +103,8 @@ pub struct Room {
     sunk: BTreeSet<usize>,
     identity: Arc<Identity>,
     tracks: Arc<[Departures]>,
-    /// What listeners pull: sessions and names.
-    pulls: Arc<[(String, String)]>,
+    /// What listeners pull.
+    pulls: Arc<[Pull]>,
     workers: Vec<Worker>,
     generator_cores: Vec<usize>,
     news: UnboundedReceiver<News>,
@@ -239,21 +239,10 @@ impl Room {
         let shapes = self.settings.shapes();
         let mut pulls = Vec::new();
         for speaker in 0..self.settings.speakers {
-            let first_track = usize::from(speaker) * shapes.len();
-            let sources: Vec<_> = shapes
-                .iter()
-                .enumerate()
-                .map(|(at, shape)| {
-                    let phase_us = self.settings.phase_us(speaker, shape);
-                    let track = (first_track + at) as u16;
-                    let ssrc = rand::rng().random();
-                    (shape.kind, ssrc, Source::new(track, self.tracks.clone(), *shape, ssrc, phase_us))
-                })
-                .collect();
+            let (offered, sources) = self.tracks_of(speaker, &shapes);
             let credentials = credentials();
             let local = Local { credentials: &credentials, fingerprint: &self.identity.fingerprint };
-            let lines: Vec<_> = sources.iter().map(|(kind, ssrc, _)| (*kind, *ssrc)).collect();
-            let offer = description::offer(&local, &lines);
+            let offer = description::offer(&local, &offered);
             let names: Vec<_> =
                 shapes.iter().map(|shape| format!("{speaker}-{}", shape.kind.name())).collect();
             let backend = &self.target.backend;
@@ -261,9 +250,11 @@ impl Room {
             let answer = backend.publish(&session, &offer, &names).await?;
             let remote = description::remote(&answer, |ip| self.settings.reaches(ip))?;
             let client = self.next_client();
-            let role = Role::Speaker(sources.into_iter().map(|(_, _, source)| source).collect());
-            self.give_to_worker(Entered { client, remote, credentials }, role)?;
-            pulls.extend(names.into_iter().map(|name| (session.clone(), name)));
+            self.give_to_worker(Entered { client, remote, credentials }, Role::Speaker(sources))?;
+            pulls.extend(names.into_iter().zip(&offered).map(|(name, offered)| {
+                let rid = (!offered.encodings.is_empty()).then(|| self.settings.rid.clone());
+                Pull { session: session.clone(), name, rid }
+            }));
         }
         let speakers = self.clients;
         self.drive(Joins::NONE, Until::Joined).await;
@@ -274,6 +265,29 @@ impl Room {
         (self.connect_us, self.heard_us) = (histogram(), histogram());
         self.pulls = pulls.into();
         Ok(())
+    }
+
+    /// What a speaker offers, and what it sends: a source for each track, or for each encoding of it.
+    fn tracks_of(&self, speaker: u16, shapes: &[Shape]) -> (Vec<Offered>, Vec<Source>) {
+        let (mut offered, mut sources) = (Vec::new(), Vec::new());
+        for (at, shape) in shapes.iter().enumerate() {
+            let track = (usize::from(speaker) * shapes.len() + at) as u16;
+            let phase_us = self.settings.phase_us(speaker, shape);
+            let encodings = self.settings.encodings(shape);
+            let line =
+                || Line { mid: b'0' + at as u8, ssrc: rand::rng().random(), rtx_ssrc: rand::rng().random() };
+            let source = |track, shape, line| Source::new(track, self.tracks.clone(), shape, line, phase_us);
+            let first_line = line();
+            if encodings.is_empty() {
+                sources.push(source(Some(track), *shape, first_line));
+            }
+            sources.extend(encodings.iter().map(|encoding| {
+                let heard = (encoding.rid == self.settings.rid).then_some(track);
+                source(heard, Shape { encoding: Some(*encoding), ..*shape }, line())
+            }));
+            offered.push(Offered { kind: shape.kind, line: first_line, encodings });
+        }
+        (offered, sources)
     }
 
     /// Brings listeners in, who count from the next measurement on.
@@ -504,7 +518,7 @@ impl Room {
 async fn enter(
     client: usize,
     backend: &Backend,
-    pulls: &[(String, String)],
+    pulls: &[Pull],
     identity: &Identity,
     settings: &Common,
 ) -> Result<Entered, BenchError> {

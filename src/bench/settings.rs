@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::BenchError;
 use super::addresses::Prefix;
 use super::description::Kind;
-use super::speaker::Shape;
+use super::speaker::{ENCODINGS, Encoding, Shape};
 use crate::config::CoreRange;
 
 /// The server, the speakers, the generator, the report.
@@ -75,6 +75,19 @@ pub struct Common {
     #[arg(long, value_name = "SECONDS", default_value = "10", help_heading = "Speakers")]
     #[arg(value_parser = clap::value_parser!(u16).range(0..=3_600))]
     pub key_frame_seconds: u16,
+
+    /// Publish video as a simulcast of three encodings, f, h and q: --video-kbps, a quarter, and a sixteenth of it
+    #[arg(long, help_heading = "Speakers")]
+    pub simulcast: bool,
+
+    /// The encoding of a simulcast that listeners ask for, and that is counted
+    #[arg(long, value_name = "RID", default_value = "f", requires = "simulcast", help_heading = "Speakers")]
+    #[arg(value_parser = ENCODINGS.map(|encoding| encoding.rid))]
+    pub rid: String,
+
+    /// Lose so many of the speakers' packets on their way to the server, in percent; what is retransmitted arrives
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = percent, help_heading = "Speakers")]
+    pub speaker_loss: f64,
 
     /// Listeners that join per second
     #[arg(long, value_name = "N", default_value = "200", help_heading = "Listeners")]
@@ -156,6 +169,8 @@ impl Common {
             video_bps: u64::from(self.video_kbps) * 1_000,
             frames_per_second: self.video_fps.into(),
             key_frame_interval_us: u64::from(self.key_frame_seconds) * 1_000_000,
+            encoding: None,
+            loss: self.speaker_loss / 100.0,
         };
         let audio = shape(Kind::Audio, self.audio_packet_bytes.into());
         let video = shape(Kind::Video, VIDEO_PACKET_BYTES);
@@ -164,6 +179,12 @@ impl Common {
             Media::Video => vec![video],
             Media::Both => vec![audio, video],
         }
+    }
+
+    /// The encodings in which a track of this shape is published, from the best on; none if it is no simulcast.
+    pub fn encodings(&self, shape: &Shape) -> Vec<Encoding> {
+        let is_simulcast = self.simulcast && shape.kind == Kind::Video;
+        if is_simulcast { ENCODINGS.to_vec() } else { Vec::new() }
     }
 
     /// By how much the frames of a speaker are due after those of the first, in µs.
@@ -200,6 +221,11 @@ impl Common {
             }
         }
     }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    (0.0..=50.0).contains(&percent).then_some(percent).ok_or_else(|| "it takes 0 to 50".to_owned())
 }
 
 fn chosen(flag: &str, ranges: &[CoreRange], usable: &[usize]) -> Result<Vec<usize>, BenchError> {

@@ -50,6 +50,8 @@ pub struct Tally {
     pub reordered: u64,
     /// From the stamp in the speaker's packet to the arrival of the listener's, in µs.
     pub delay_us: Histogram<u64>,
+    /// Packets that speakers sent again when they were asked.
+    pub retransmitted: u64,
     /// Packets that did not decrypt, or were not what their number said.
     pub corrupt: u64,
     /// Packets that were decrypted and compared.
@@ -95,6 +97,7 @@ impl Tally {
             duplicates: 0,
             reordered: 0,
             delay_us: histogram(),
+            retransmitted: 0,
             corrupt: 0,
             decrypted: 0,
             arrivals: vec![Vec::new(); tracks],
@@ -133,6 +136,7 @@ impl Tally {
         self.received_bytes += other.received_bytes;
         self.duplicates += other.duplicates;
         self.reordered += other.reordered;
+        self.retransmitted += other.retransmitted;
         self.corrupt += other.corrupt;
         self.decrypted += other.decrypted;
         self.per_listener.extend(other.per_listener);

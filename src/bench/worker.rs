@@ -19,13 +19,12 @@ use super::addresses::Prefix;
 use super::listener::{Heard, Listener};
 use super::media::Departures;
 use super::socket::{Arrival, Memory, Wire};
-use super::speaker::Source;
+use super::speaker::{self, Source};
 use super::tally::{Tally, Window};
 use super::transport::{Outcome, Remote, Transport};
 use crate::control::transport::{Credentials, Identity};
 use crate::io::Bell;
 use crate::rtp::demux::{DatagramKind, classify, is_rtcp};
-use crate::rtp::rtcp::{self, Packet};
 use crate::rtp::srtp::{Opener, Sealer};
 use crate::time::{Clock, Time};
 
@@ -294,7 +293,12 @@ impl Desk {
                 let waited = arrival.wall.map_or(Duration::ZERO, |at| wall.saturating_sub(at));
                 let at = Time(now.0 - (waited.as_micros() as u64).min(now.0));
                 packets += u64::from(!is_rtcp(arrival.bytes));
-                if client.media(&arrival, at, scratch, tally) == Heard::All {
+                let (from, to) = (client.address, client.transport.remote_address());
+                let mut send = |bytes: &[u8]| {
+                    wire.send(from, to, bytes);
+                    gauges.packets_sent.fetch_add(1, Ordering::Relaxed);
+                };
+                if client.media(&arrival, at, scratch, tally, &mut send) == Heard::All {
                     let is_measured = client.measured().is_some();
                     let _ = common.news.send(News::Heard { client: client.id, at, is_measured });
                 }
@@ -359,8 +363,16 @@ impl Desk {
 }
 
 impl Client {
-    fn media(&mut self, arrival: &Arrival<'_>, at: Time, scratch: &mut [u8], tally: &mut Tally) -> Heard {
-        let Some((_, opener)) = &mut self.keys else { return Heard::Nothing };
+    /// `send` is for the packets that it leads to.
+    fn media(
+        &mut self,
+        arrival: &Arrival<'_>,
+        at: Time,
+        scratch: &mut [u8],
+        tally: &mut Tally,
+        send: &mut impl FnMut(&[u8]),
+    ) -> Heard {
+        let Some((sealer, opener)) = &mut self.keys else { return Heard::Nothing };
         if !is_rtcp(arrival.bytes) {
             return match &mut self.role {
                 Role::Listener(listener) => listener.packet(arrival.bytes, at, opener, scratch, tally),
@@ -371,10 +383,7 @@ impl Client {
         let compound = &scratch[..len];
         match &mut self.role {
             Role::Listener(listener) => listener.rtcp(compound, at),
-            Role::Speaker(sources) if asks_for_key_frame(compound) => {
-                sources.iter_mut().for_each(|source| source.ask_for_key_frame(at));
-            }
-            Role::Speaker(_) => {}
+            Role::Speaker(sources) => speaker::obey(sources, compound, at, sealer, tally, send),
         }
         Heard::Nothing
     }
@@ -397,10 +406,4 @@ impl Client {
             _ => None,
         }
     }
-}
-
-fn asks_for_key_frame(compound: &[u8]) -> bool {
-    let is_request =
-        |packet| matches!(packet, Packet::PictureLossIndication { .. } | Packet::FullIntraRequest { .. });
-    rtcp::packets(compound).flatten().any(is_request)
 }

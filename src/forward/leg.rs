@@ -196,6 +196,17 @@ impl Leg {
         self.awaited
     }
 
+    /// What it receives from its next beginning on, or does now.
+    pub fn heading(&self) -> u8 {
+        self.awaited.unwrap_or(self.encoding)
+    }
+
+    /// Nothing has left of what it is to receive: it can begin anywhere that a decoder can.
+    pub fn is_beginning(&self) -> bool {
+        let has_begun = matches!(self.numbering, Numbering::Running { .. });
+        if self.is_paused { self.awaited.is_some() } else { !has_begun }
+    }
+
     /// Whether packets of this encoding leave, or may from their next beginning on.
     pub fn heeds(&self, encoding: u8) -> bool {
         self.awaited == Some(encoding) || self.receives(encoding)

@@ -4,6 +4,9 @@
 //! datagram reached. It loses nothing to `sendmmsg`, because the kernel's cost is per datagram and not
 //! per system call: only runs (see `batch.rs`) make it cheaper.
 //!
+//! What needs no control message, one datagram from the address that the routing table chooses, goes by `sendto`: there
+//! is no message header for the kernel to copy and no list of control messages for it to walk.
+//!
 //! It also forbids fragmentation (`IP_PMTUDISC_PROBE`): a datagram above the interface MTU is refused and
 //! counted, one above the path MTU is lost.
 //!
@@ -18,6 +21,8 @@ use std::time::Duration;
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+use rustix::net::{SendFlags, sendto};
 use tracing::debug;
 
 use super::batch::{Batch, SEGMENTS_MAX};
@@ -157,8 +162,13 @@ impl Io for UdpIo {
 
 impl Wire {
     fn send(&self, path: &Path, bytes: &[u8], segment_size: usize) -> Result<(), Error> {
+        let destination = self.endpoint.in_our_family(path.remote);
+        if path.local.is_none() && segment_size >= bytes.len() {
+            let sent = retry_on_intr(|| sendto(&self.endpoint, bytes, SendFlags::empty(), &destination));
+            return sent.map(drop).map_err(Error::from);
+        }
         let transmit = Transmit {
-            destination: self.endpoint.in_our_family(path.remote),
+            destination,
             ecn: None,
             contents: bytes,
             segment_size: Some(segment_size),

@@ -156,13 +156,16 @@ impl Core {
         if track.mark_fresh(encoding, index) {
             self.dirty.push(key, track.config.kind);
         }
-        let stored = track.encodings.get(arrival.route.encoding).and_then(|e| e.ring.get(index));
-        let (packet, bytes) = stored.ok_or(DropReason::TrackGone)?;
-        if track.config.is_key_frame(&packet, bytes)
-            && let Some(session) = self.sessions.get_mut(arrival.slot)
-        {
-            session.key_frame_came(arrival.route);
+        let ring = track.encodings.get_mut(arrival.route.encoding).ok_or(DropReason::TrackGone)?;
+        let (packet, bytes) = ring.ring.get(index).ok_or(DropReason::TrackGone)?;
+        let is_key_frame = track.config.is_key_frame(&packet, bytes);
+        if is_key_frame {
+            ring.note_key_frame(index);
+            if let Some(session) = self.sessions.get_mut(arrival.slot) {
+                session.key_frame_came(arrival.route);
+            }
         }
+        let (packet, bytes) = ring.ring.get(index).ok_or(DropReason::TrackGone)?;
         let record = Record { track: key, encoding, body: Body::Media(packet, bytes) };
         tell_subscribers(&record, &self.table, &mut self.neighbours, &mut self.counters.drops);
         Ok(())

@@ -19,6 +19,7 @@ mod reports;
 mod session;
 mod timer;
 mod track;
+mod waiting;
 mod work;
 
 use std::collections::HashMap;
@@ -40,6 +41,7 @@ use crate::shard::egress::{DirtyTracks, Egress, PacedQueues, Probers};
 use crate::shard::session::Sessions;
 use crate::shard::timer::Timers;
 use crate::shard::track::Tracks;
+use crate::shard::waiting::Waiting;
 use crate::stats::ShardSnapshot;
 use crate::table;
 use crate::time::{Clock, Time};
@@ -75,13 +77,14 @@ pub struct ShardSettings {
     pub media_timeout: Duration,
     /// How long audio may wait for other audio to leave with.
     pub audio_hold: Duration,
-    /// How long an idle shard stays awake before it sleeps. Waking a sleeping thread costs the waker several
-    /// microseconds and the packet tens of them, so a shard that just worked looks again first.
+    /// How long an idle shard stays awake before it sleeps, where work is likely to come that soon.
     pub spin: Duration,
     /// How packets to one subscriber are made to fit one send.
     pub coalescing: Coalescing,
     /// How video to one subscriber is spread over time.
     pub pacing: Pacing,
+    /// A new subscriber of video begins with the latest key frame and what followed if that is no older; 0: never.
+    pub catch_up: Duration,
 }
 
 impl Default for ShardSettings {
@@ -92,6 +95,7 @@ impl Default for ShardSettings {
             spin: Duration::from_micros(50),
             coalescing: Coalescing { segments_max: 10, padding_percent: 10 },
             pacing: Pacing { percent: 150, burst_bytes: 12_500 },
+            catch_up: Duration::from_secs(1),
         }
     }
 }
@@ -186,17 +190,17 @@ impl<I: Io> Shard<I> {
 
     /// Runs on this thread until control says stop.
     pub fn run(&mut self, clock: Clock, bell: &Bell) {
-        let mut last_work = clock.now();
+        let mut waiting = Waiting::new(self.core.settings.spin.as_micros() as u64);
         while !self.core.stopping {
             let now = clock.now();
             let worked = self.turn(now);
             let after = clock.now();
             self.core.counters.turns += 1;
             if worked {
-                last_work = after;
+                waiting.worked(now);
                 self.core.counters.turn_us.observe(after.since(now));
                 self.core.counters.busy_us += after.since(now);
-            } else if after - last_work > self.core.settings.spin {
+            } else if waiting.found_nothing(after) {
                 self.sleep(after, bell);
             }
         }

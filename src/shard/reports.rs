@@ -22,6 +22,13 @@ pub(super) const REPORT_INTERVAL_MS: u64 = 1_000;
 /// Reports of a session with audio alone: 5 s, the interval of RFC 3550 §6.2.
 const REPORT_INTERVAL_AUDIO_MS: u64 = 5_000;
 
+/// Reports fall due at moments that all sessions share, 50 a second: those of a thousand listeners then wake the shard 50
+/// times a second, not 200 times. An audience that began together is spread over turns by [`SESSIONS_PER_TURN_MAX`].
+const REPORT_GRID_US: u64 = 20_000;
+
+/// Sessions whose timers one turn serves, each with a datagram or so: media waits for at most some 200 microseconds.
+const SESSIONS_PER_TURN_MAX: usize = 64;
+
 /// A compound packet stays below any MTU that WebRTC works over (1,280 bytes of IPv6 less headers and tag).
 const COMPOUND_BYTES_MAX: usize = 1_180;
 /// Room for the SRTCP index and the longest tag.
@@ -31,10 +38,12 @@ const TRAILER_BYTES_MAX: usize = 20;
 const BLOCKS_MAX: usize = 31;
 
 impl Core {
-    /// Does what is due for sessions whose timer has fired.
+    /// Does what is due for sessions whose timer has fired. What is beyond a turn's share stays due.
     pub(super) fn run_timers(&mut self, io: &mut impl Io, now: Time) -> usize {
         let mut count = 0;
-        while let Some((due, slot)) = self.timers.pop(now) {
+        while count < SESSIONS_PER_TURN_MAX
+            && let Some((due, slot)) = self.timers.pop(now)
+        {
             let Some((session, outlet)) = self.sessions.both_mut(slot) else { continue };
             if session.timer != due {
                 continue;
@@ -108,7 +117,7 @@ fn write_due(
         let complete = write_reports(slot, session, tracks, out, now);
         let rare = complete && !session.has_video();
         let interval = if rare { REPORT_INTERVAL_AUDIO_MS } else { REPORT_INTERVAL_MS };
-        session.report_due = now.plus_ms(interval);
+        session.report_due = Time(now.plus_ms(interval).0.next_multiple_of(REPORT_GRID_US));
     }
     write_requests(session, nacks, out, now);
     if session.feedback_due <= now {

@@ -4,6 +4,8 @@
 //! several tracks side by side, subscriber by subscriber (`egress/fan_out.rs`). What many legs share, the shape of
 //! the RTP header (payload types, extension ids, mid), is kept once and referred to by number.
 
+use std::ops::RangeInclusive;
+
 use crate::forward::allocate::{Demand, Quality};
 use crate::forward::glance::EncodingLayers;
 use crate::forward::leg::Leg;
@@ -29,7 +31,29 @@ pub struct EncodingRing {
     pub clock: Option<SenderClock>,
     /// When legs that wait for a key frame of it may ask again.
     pub ask_due: Time,
+    /// Where its latest key frame begins.
+    key_frame: Option<u64>,
     pub layers: EncodingLayers,
+}
+
+impl EncodingRing {
+    /// Notes where a key frame begins.
+    pub fn note_key_frame(&mut self, index: u64) {
+        self.key_frame = self.key_frame.max(Some(index));
+    }
+
+    /// The packets from the latest key frame on, if all of them are here and have at most `bytes_max` bytes.
+    pub fn since_key_frame(&self, bytes_max: usize) -> Option<RangeInclusive<u64>> {
+        let (first, last) = (self.key_frame?, self.ring.highest()?);
+        let mut bytes = 0;
+        for index in first..=last {
+            bytes += usize::from(self.ring.get(index)?.0.len);
+            if bytes > bytes_max {
+                return None;
+            }
+        }
+        Some(first..=last)
+    }
 }
 
 /// A track that this shard publishes, subscribes to, or both.
@@ -54,6 +78,7 @@ impl Track {
             fresh: Vec::with_capacity(FRESH_MAX),
             clock: None,
             ask_due: Time(0),
+            key_frame: None,
             layers: EncodingLayers::default(),
         };
         let encodings = (0..config.encodings).map(encoding).collect();
@@ -202,7 +227,12 @@ impl Track {
     }
 
     pub fn leg(&self, session: SessionSlot, id: LegId) -> Option<&Leg> {
-        self.legs.get(self.search(session, id).ok()?)
+        self.legs.get(self.leg_at(session, id)?)
+    }
+
+    /// Where in `legs` it is.
+    pub fn leg_at(&self, session: SessionSlot, id: LegId) -> Option<usize> {
+        self.search(session, id).ok()
     }
 
     /// The header shape of the session's leg with this SSRC.

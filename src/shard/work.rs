@@ -46,7 +46,7 @@ impl Core {
                 None
             }
             Command::SetKeys { slot, contexts } => {
-                self.set_keys(slot, *contexts);
+                self.set_keys(slot, *contexts, now);
                 None
             }
             Command::Publish { slot, publication, ack } => {
@@ -128,7 +128,7 @@ impl Core {
     }
 
     /// Media can flow: what was subscribed to before begins with a key frame.
-    fn set_keys(&mut self, slot: SessionSlot, contexts: (Sealer, Opener)) {
+    fn set_keys(&mut self, slot: SessionSlot, contexts: (Sealer, Opener), now: Time) {
         let Some((session, outlet)) = self.sessions.both_mut(slot) else { return };
         let (sealer, opener) = contexts;
         outlet.sealer = Some(sealer);
@@ -142,7 +142,7 @@ impl Core {
             if let Some(leg) = self.tracks.get_mut(track).and_then(|track| track.leg_mut(slot, id)) {
                 leg.rekey();
             }
-            self.request_key_frame_for(track, slot, id);
+            self.begin(track, slot, id, now);
         }
     }
 
@@ -167,14 +167,15 @@ impl Core {
         }
         session.report_due = now;
         self.timers.hasten(slot, &mut session.timer, now);
-        if session.opener.is_some() {
-            self.request_key_frame_for(config.track, slot, config.id);
-        }
+        let is_connected = session.opener.is_some();
         self.fit_bandwidth(slot);
         if config.extensions.id(Extension::TransportCc).is_some()
             && let Some(bandwidth) = self.sessions.bandwidth_mut(slot)
         {
             bandwidth.expect_reports();
+        }
+        if is_connected {
+            self.begin(config.track, slot, config.id, now);
         }
     }
 
@@ -213,7 +214,7 @@ impl Core {
         if let Some(known) = session.and_then(|s| s.legs.iter_mut().find(|known| known.id == config.id)) {
             known.track = config.track;
         }
-        self.request_key_frame_for(config.track, slot, config.id);
+        self.begin(config.track, slot, config.id, now);
     }
 
     /// Forgets a track, its rings and its legs.

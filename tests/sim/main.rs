@@ -16,6 +16,7 @@ mod client;
 mod coalescing;
 mod feedback;
 mod hostile;
+mod late;
 mod leaving;
 mod loss;
 mod matrix;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::drop_reason::{DropCounts, DropReason};
 use crate::forward::glance::Glance;
-use crate::forward::leg::{Leg, NotNumbered};
+use crate::forward::leg::{Leg, NotNumbered, Numbered};
 use crate::forward::pace::Backlog;
 use crate::forward::rewrite::Shape;
 use crate::forward::select::timestamp_shift;
@@ -47,6 +47,20 @@ pub struct Fresh {
     pub glance: Glance,
 }
 
+impl Fresh {
+    /// Looks at a packet of a ring, whose number in its track is `number`; `None` if it is gone.
+    pub fn look(encoding: &mut EncodingRing, number: u8, index: u64, track: &TrackConfig) -> Option<Self> {
+        let EncodingRing { ring, layers, .. } = encoding;
+        let (packet, range) = ring.locate(index)?;
+        let stored = ring.bytes(range.clone());
+        let payload = payload_of(&packet, stored);
+        let codec = track.codec(packet.payload_type);
+        let glance = layers.look(codec, descriptor_of(track, stored), payload);
+        let payload = range.end - payload.len()..range.end;
+        Some(Self { packet, encoding: number, payload, glance })
+    }
+}
+
 /// The lanes of a turn and what belongs to them, kept between turns for their memory.
 #[derive(Default)]
 pub struct Lanes {
@@ -76,18 +90,18 @@ impl Lanes {
 
     fn add_batch(&mut self, number: u8, encoding: &mut EncodingRing, shapes: &[Shape], track: &TrackConfig) {
         let first = self.packets.len();
-        let EncodingRing { ring, layers, fresh, .. } = encoding;
-        for &index in fresh.iter() {
-            let Some((packet, range)) = ring.locate(index) else { continue };
-            let stored = ring.bytes(range.clone());
-            let payload = payload_of(&packet, stored);
-            let codec = track.codec(packet.payload_type);
-            let glance = layers.look(codec, descriptor_of(track, stored), payload);
-            layers.count(&glance, stored.len(), packet.arrived);
-            let payload = range.end - payload.len()..range.end;
-            self.packets.push(Fresh { packet, encoding: number, payload, glance });
+        for at in 0..encoding.fresh.len() {
+            let Some(&index) = encoding.fresh.get(at) else { break };
+            let Some(fresh) = Fresh::look(encoding, number, index, track) else { continue };
+            let Fresh { packet, glance, .. } = &fresh;
+            encoding.layers.count(glance, packet.len.into(), packet.arrived);
+            let tells = glance.layering.is_some() || track.codec(packet.payload_type).is_some();
+            if glance.is_beginning && tells {
+                encoding.note_key_frame(index);
+            }
+            self.packets.push(fresh);
         }
-        let offered = layers.offered();
+        let offered = encoding.layers.offered();
         let packets = first..self.packets.len();
         let headers = self.headers.len();
         for shape in shapes {
@@ -170,22 +184,8 @@ impl Lanes {
     ) -> Result<Planned, DropReason> {
         let template = self.header(header).ok_or(DropReason::CodecNotNegotiated)?;
         let fresh = self.packet(at).ok_or(DropReason::TrackGone)?;
-        if backlog.is_too_long() && leg.receives(fresh.encoding) && leg.is_next_picture(&fresh.packet) {
-            leg.fall_behind();
-        }
-        if leg.awaited() == Some(fresh.encoding) && fresh.glance.is_beginning && leg.may_begin(backlog) {
-            track.let_in(leg, fresh);
-        }
-        if !leg.receives(fresh.encoding) {
-            let reason = if leg.is_behind() { DropReason::SubscriberBehind } else { DropReason::BeforeJoin };
-            return Err(reason);
-        }
-        let numbered = leg.number(&fresh.packet, &fresh.glance, offered).map_err(|why| match why {
-            NotNumbered::TooEarly => DropReason::BeforeJoin,
-            NotNumbered::LeftOut => DropReason::LayerLeftOut,
-        })?;
+        let numbered = track.number(leg, fresh, offered, backlog)?;
         let payload_len = if numbered.is_empty { 0 } else { fresh.payload.len() };
-        leg.count_sent(payload_len);
         let shape =
             track.shapes.get(usize::from(leg.shape)).filter(|_| numbered.counters.frame_number.is_some());
         Ok(Planned {
@@ -215,6 +215,33 @@ pub struct TrackView<'a> {
 }
 
 impl TrackView<'_> {
+    /// Numbers a packet for a leg, for whom there is `backlog` to be sent before it; the packet's encoding has frames
+    /// for the points `offered`.
+    pub fn number(
+        &self,
+        leg: &mut Leg,
+        fresh: &Fresh,
+        offered: Points,
+        backlog: Backlog,
+    ) -> Result<Numbered, DropReason> {
+        if backlog.is_too_long() && leg.receives(fresh.encoding) && leg.is_next_picture(&fresh.packet) {
+            leg.fall_behind();
+        }
+        if leg.awaited() == Some(fresh.encoding) && fresh.glance.is_beginning && leg.may_begin(backlog) {
+            self.let_in(leg, fresh);
+        }
+        if !leg.receives(fresh.encoding) {
+            let reason = if leg.is_behind() { DropReason::SubscriberBehind } else { DropReason::BeforeJoin };
+            return Err(reason);
+        }
+        let numbered = leg.number(&fresh.packet, &fresh.glance, offered).map_err(|why| match why {
+            NotNumbered::TooEarly => DropReason::BeforeJoin,
+            NotNumbered::LeftOut => DropReason::LayerLeftOut,
+        })?;
+        leg.count_sent(if numbered.is_empty { 0 } else { fresh.payload.len() });
+        Ok(numbered)
+    }
+
     /// The leg goes over to the encoding of this packet, with this packet.
     fn let_in(&self, leg: &mut Leg, fresh: &Fresh) {
         let clock_rate = self.shapes.get(usize::from(leg.shape)).map_or(90_000, Shape::clock_rate);

@@ -9,6 +9,7 @@
 //! What a subscriber gets exists as a [`plan::Plan`] before anything of it is sealed. Video that its path cannot take
 //! at once goes from there to [`pacing`], and leaves in the turns that follow.
 
+mod catch_up;
 mod dirty;
 mod fan_out;
 mod lane;

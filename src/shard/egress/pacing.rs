@@ -147,6 +147,18 @@ impl PacedQueues {
         Some(entry.waiting)
     }
 
+    /// The SRTP index of the first packet of this SSRC that waits.
+    pub fn first_waiting(&self, id: QueueId, ssrc: u32) -> Option<u64> {
+        let mut at = self.queues.get(id.0 as usize)?.first;
+        while let Some(entry) = self.entries.get(at as usize) {
+            if entry.waiting.ssrc == ssrc {
+                return Some(entry.waiting.numbered.index);
+            }
+            at = entry.next;
+        }
+        None
+    }
+
     fn is_empty(&self, id: QueueId) -> bool {
         self.queues.get(id.0 as usize).is_none_or(|queue| queue.first == NONE)
     }
@@ -180,12 +192,10 @@ impl Core {
         self.paced.retire();
         let is_over = self.paced.active.is_empty();
         self.paced.due = if is_over { Time::NEVER } else { now.plus_us(INTERVAL_US) };
-        self.counters.rtp_packets_sent += sent as u64;
-        self.counters.paced_packets_sent += sent as u64;
         sent
     }
 
-    /// Sends of one queue what may leave. All of it is given up if its subscriber is gone or has new keys.
+    /// Sends of one queue as long as more may leave. All of it is given up if its subscriber is gone or has new keys.
     fn release(&mut self, id: QueueId, io: &mut impl Io, now: Time) -> usize {
         let Self { paced, sessions, tracks, counters, .. } = self;
         let Some(slot) = paced.session(id) else { return 0 };
@@ -209,6 +219,8 @@ impl Core {
         if paced.is_empty(id) {
             to.forget_queue();
         }
+        counters.rtp_packets_sent += sent as u64;
+        counters.paced_packets_sent += sent as u64;
         sent
     }
 }

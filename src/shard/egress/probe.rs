@@ -1,5 +1,6 @@
 //! Probing towards subscribers: what a cluster lacks of its rate is filled up with retransmissions of packets that
 //! the subscriber has just been sent (RFC 4588). A receiver drops what it has and reports its arrival all the same.
+//! What waits for the pacer is not repeated: a receiver that gets a later packet first may take it for the beginning.
 
 use crate::id::{MediaKind, SessionSlot};
 use crate::io::Io;
@@ -66,10 +67,15 @@ impl Core {
     }
 
     fn probe_one(&mut self, slot: SessionSlot, io: &mut impl Io, now: Time) -> usize {
+        let queue = self.sessions.bandwidth_mut(slot).and_then(|bandwidth| bandwidth.queue);
         let Some(session) = self.sessions.get_mut(slot) else { return 0 };
         let video = session.legs.iter().filter(|leg| leg.kind == MediaKind::Video);
         let mut leg = video.filter_map(|leg| {
-            let newest = self.tracks.get(leg.track)?.leg(slot, leg.id)?.newest_sequence()?;
+            let waiting = queue.and_then(|queue| self.paced.first_waiting(queue, leg.ssrc));
+            let newest = match waiting {
+                Some(index) => (index as u16).wrapping_sub(1),
+                None => self.tracks.get(leg.track)?.leg(slot, leg.id)?.newest_sequence()?,
+            };
             Some((leg.track, leg.id, leg.mid, newest))
         });
         let Some((track, leg, mid, newest)) = leg.next_back() else { return 0 };
