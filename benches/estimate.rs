@@ -34,6 +34,7 @@ impl Path {
     }
 
     /// Sends what one feedback covers and takes it in. Returns the time spent on either.
+    #[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
     fn round(&mut self) -> (Duration, Duration) {
         let mut sequences = [0; FEEDBACK_PACKETS as usize];
         let began = Instant::now();
