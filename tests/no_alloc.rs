@@ -141,6 +141,8 @@ impl Network for Loopback {
 #[derive(Debug, Default, Clone, Copy)]
 struct Heard {
     media: u64,
+    /// Of these, after the turn in which their frame came in.
+    media_later: u64,
     retransmissions: u64,
     /// Of these, decrypted and found right.
     media_opened: u64,
@@ -209,7 +211,9 @@ impl<I: Io, N: Network> Call<I, N> {
         let begun = self.now;
         for later_us in [0, 1_100, 12_000] {
             self.now = begun.plus_us(later_us);
+            let before = self.heard.media;
             self.turn();
+            self.heard.media_later += if later_us > 0 { self.heard.media - before } else { 0 };
         }
         self.now = begun.plus_ms(20);
     }
@@ -263,6 +267,18 @@ impl<I: Io, N: Network> Call<I, N> {
         }
         let len = writer.len();
         self.send_rtcp(1 + n as usize, &mut buffer, len);
+    }
+
+    /// Every subscriber says how much its path carries.
+    fn estimate(&mut self, bitrate_bps: u64) {
+        for n in 0..SUBSCRIBERS {
+            let mut buffer = [0; 256];
+            let mut writer = Writer::new(&mut buffer);
+            writer.receiver_report(77, &[]);
+            writer.remb(77, bitrate_bps, &[leg_ssrcs(n).0]);
+            let len = writer.len();
+            self.send_rtcp(1 + n as usize, &mut buffer, len);
+        }
     }
 
     /// The publisher tells its clocks.
@@ -501,6 +517,26 @@ fn audio_to_a_hundred_subscribers_allocates_nothing() {
 #[test]
 fn video_with_losses_and_feedback_allocates_nothing() {
     video_reaches_everyone_without_allocating(in_memory(VIDEO), 10_000);
+}
+
+#[test]
+fn video_that_waits_for_its_pacer_allocates_nothing() {
+    let mut call = in_memory(VIDEO);
+    // Of twenty packets that arrive at once ten are a burst, and the rest leave before the next twenty come.
+    call.estimate(4_000_000);
+    let run = |call: &mut Call<_, _>, frames: u64| {
+        for _ in 0..frames {
+            call.frame(2 * VIDEO_BURST, false);
+            call.frame(0, false);
+        }
+    };
+    run(&mut call, 50);
+    call.begin_steady_state();
+    run(&mut call, 500);
+    let heard = call.heard;
+    let all = 500 * 2 * VIDEO_BURST * u64::from(SUBSCRIBERS);
+    assert!(heard.media_later > all / 3, "{heard:?}");
+    assert_eq!((heard.media, heard.retransmissions), (all, 0), "{heard:?}");
 }
 
 #[test]

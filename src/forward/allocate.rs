@@ -148,8 +148,12 @@ impl Patience {
             demands.iter().any(|demand| demand.current.is_some_and(|current| is(&demand.chosen, &current)))
         };
         if moves(usize::gt) {
-            let was_mistake = self.risen_at.take().is_some_and(|at| now.since(at) < MISTAKE_MS * 1_000);
-            let wait_ms = if was_mistake { 2 * self.wait_ms } else { 0 };
+            // A further fall without a rise before it says nothing new about how long to wait.
+            let wait_ms = match self.risen_at.take() {
+                Some(at) if now.since(at) < MISTAKE_MS * 1_000 => 2 * self.wait_ms,
+                Some(_) => 0,
+                None => self.wait_ms,
+            };
             self.wait_ms = wait_ms.clamp(WAIT_MS_MIN, WAIT_MS_MAX);
             self.no_rise_before = Some(now.plus_ms(self.wait_ms));
         } else if moves(usize::lt) {
@@ -280,6 +284,70 @@ mod tests {
             let mut second = with(&videos, &indices(&first));
             allocate(Budget::new(kbps * 1_000, 0, true), &mut second);
             prop_assert_eq!(indices(&first), indices(&second));
+        }
+
+        /// Whatever an estimate does, a change is followed by rest: with the estimate as it then is, nothing moves again
+        /// once all has risen that may.
+        #[test]
+        fn several_videos_settle_wherever_the_estimate_stops(
+            videos in demands(),
+            estimates in prop::collection::vec(50u64..15_000, 1..20),
+        ) {
+            let mut current = vec![None; videos.len()];
+            let mut patience = Patience::default();
+            let mut now = Time(0);
+            for kbps in &estimates {
+                now = now.plus_ms(200);
+                let mut demands = with(&videos, &current);
+                allocate(Budget::new(kbps * 1_000, 0, patience.may_rise(now)), &mut demands);
+                patience.note(&demands, now);
+                current = indices(&demands);
+            }
+            let kbps = estimates.last().copied().unwrap_or(0);
+            let mut moves = 0;
+            for _ in 0..300 {
+                now = now.plus_ms(200);
+                let mut demands = with(&videos, &current);
+                allocate(Budget::new(kbps * 1_000, 0, patience.may_rise(now)), &mut demands);
+                patience.note(&demands, now);
+                moves += usize::from(indices(&demands) != current);
+                current = indices(&demands);
+            }
+            prop_assert!(moves <= 1, "{moves} changes at one and the same estimate");
+        }
+
+        /// Several videos in a swinging estimate change seldom: each mistake doubles the wait before the next.
+        #[test]
+        fn several_videos_do_not_oscillate_while_the_estimate_swings(
+            videos in demands(),
+            kbps in 100u64..8_000,
+            swings in prop::collection::vec(-250i64..=250, 300),
+        ) {
+            let (mut current, mut patience, mut rises) = (vec![None; videos.len()], Patience::default(), 0);
+            for (tick, swing) in (0..).zip(swings) {
+                let now = Time(0).plus_ms(200 * tick);
+                let bps = (kbps as i64 * (1_000 + swing)) as u64;
+                let mut demands = with(&videos, &current);
+                allocate(Budget::new(bps, 0, patience.may_rise(now)), &mut demands);
+                patience.note(&demands, now);
+                let has_risen = |demand: &Demand| demand.current.is_some_and(|current| demand.chosen < current);
+                rises += usize::from(demands.iter().any(has_risen));
+                current = indices(&demands);
+            }
+            // Waits of 2, 4, 8, 16 and 30 s fit into the minute, and the climb at its beginning.
+            prop_assert!(rises <= 12, "{rises} rises in a minute");
+        }
+
+        /// Sound is not asked: what it takes is gone before any video sees the estimate.
+        #[test]
+        fn videos_never_take_what_sound_needs(
+            videos in demands(), kbps in 0u64..20_000, audio_kbps in 0u64..500, may_rise: bool,
+        ) {
+            let mut demands = with(&videos, &vec![None; videos.len()]);
+            allocate(Budget::new(kbps * 1_000, audio_kbps * 1_000, may_rise), &mut demands);
+            let spent_bps: u64 = demands.iter().map(Demand::bitrate_bps).sum();
+            let at_lowest = demands.iter().all(|demand| demand.chosen == demand.len - 1);
+            prop_assert!(spent_bps + audio_kbps * 1_000 <= kbps * 1_000 || at_lowest);
         }
 
         /// One video alone: with several, one's fall is another's chance.

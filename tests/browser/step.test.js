@@ -11,7 +11,9 @@ const LIMIT = { timeout: 180_000 };
 const STEPS = [
   { rateKbps: Infinity, rid: "f" },
   { rateKbps: 150, rid: "q" },
+  { rateKbps: 260, rid: "h" },
   { rateKbps: Infinity, rid: "f" },
+  { rateKbps: 150, rid: "q" },
 ];
 const AUTOMATIC = { priorityOrdering: "asciibetical", ridNotAvailable: "asciibetical" };
 /** How long a size must stay, to be no oscillation. */

@@ -20,13 +20,14 @@ def run(script, data, out):
 
 
 def floor(sendmsg_ns=2_000, bare_ns=1_900):
-    row = lambda path, ns, group="send": {"group": group, "path": path, "segments": 1, "bytes": 120,
-                                          "cpu_ns_per_packet": {"median": ns}}
+    row = lambda path, ns, group="send", destinations=1_000: {
+        "group": group, "path": path, "segments": 1, "bytes": 120, "destinations": destinations,
+        "cpu_ns_per_packet": {"median": ns}}
     host = {"cpu": "Example", "cores": 2, "kernel": "6.1", "memory_mib": 1, "clock_source": "tsc", "governor": "",
             "virtual_machine": True, "sysctls": [["net.core.rmem_max", "1"]]}
     return {"host": host, "version": "0", "stages": [{"detail": "somewhere"}],
             "rows": [row("sendmsg, both families, source named", sendmsg_ns), row("sendmsg", bare_ns),
-                     row("AEAD_AES_128_GCM", 119, "seal")]}
+                     row("AEAD_AES_128_GCM", 119, "seal", 1), row("AEAD_AES_128_GCM", 125, "seal")]}
 
 
 def phase(listeners, total_ns, p99, loss=0.0):
@@ -75,6 +76,7 @@ class BenchReport(unittest.TestCase):
         self.assertEqual(self.row(report, "audio, 1 speaker → 1,000 listeners, `udp`")[1:],
                          ["≤ 1.20 ×", "1.10 × (1.10 ×–1.30 ×)", "reached"])
         self.assertEqual(self.row(report, "same: user-space share")[1:], ["≤ 350 ns", "300 ns (300 ns–300 ns)", "reached"])
+        self.assertEqual(self.row(report, "AEAD_AES_128_GCM | 1,000")[1:], ["1,000", "120", "125 (125–125)"])
         self.assertEqual(self.row(report, "same, against `sendmsg` from a socket of one family")[1], "(for comparison)")
 
     def test_a_figure_beyond_its_limit_is_not_reached(self):
