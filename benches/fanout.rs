@@ -4,7 +4,8 @@
 //!
 //! `fanout` is media alone: one Opus packet, or a video frame of ten full packets, per turn. `speakers` is several
 //! publishers whom everybody hears: their packets in one turn, or each in a turn of its own. `reports` is what each
-//! leg's RTCP adds: a sender report, a receiver report and a name, sealed.
+//! leg's RTCP adds: a sender report, a receiver report and a name, sealed. `churn` is the subscriber of the lowest slot that leaves
+//! a track and comes back: the worst place in the order of its legs.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -13,11 +14,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use fanline::id::ShardId;
+use fanline::id::{LegId, ShardId};
 use fanline::io::Bell;
 use fanline::rtp::rtcp::Writer;
+use fanline::shard::command::Command;
 use fanline::time::Time;
-use support::{AUDIO, Media, MemoryIo, Peer, Rig, START, Stream, VIDEO, Wire, media_ssrc};
+use support::{AUDIO, Media, MemoryIo, Peer, Rig, START, Stream, VIDEO, Wire, media_ssrc, track_key};
 
 const LEGS: [u32; 4] = [1, 100, 1_000, 10_000];
 
@@ -32,6 +34,7 @@ struct Hall {
     rig: Rig<MemoryIo>,
     wire: Wire,
     publishers: Vec<(Peer, Stream)>,
+    first_subscriber: Option<Peer>,
     now: Time,
 }
 
@@ -47,12 +50,14 @@ impl Hall {
         });
         let publishers: Vec<_> = publishers.collect();
         let tracks = publishers.len() as u32;
+        let mut first_subscriber = None;
         for n in 0..subscribers {
             let peer = rig.join(ShardId(0), address(tracks + n));
             (0..tracks).for_each(|track| rig.subscribe_to_track(&peer, &media, track, n));
             rig.settle(START);
+            first_subscriber.get_or_insert(peer);
         }
-        let mut hall = Self { rig, wire, publishers, now: START };
+        let mut hall = Self { rig, wire, publishers, first_subscriber, now: START };
         hall.sender_reports();
         hall.rig.settle(START);
         hall
@@ -110,6 +115,15 @@ impl Hall {
             timed(|| std::iter::repeat_with(|| shard.turn(now)).take_while(|worked| *worked).count() > 0);
         self.rig.control.links[0].events.try_iter().for_each(drop);
         took
+    }
+
+    /// How long the turn takes in which the first subscriber leaves the first track and comes back.
+    fn churn(&mut self, media: &Media) -> Duration {
+        let peer = self.first_subscriber.as_ref().expect("somebody subscribes");
+        let leave = Command::Unsubscribe { slot: peer.slot, leg: LegId(0), track: track_key(0), ack: 0 };
+        self.rig.tell(ShardId(0), leave);
+        self.rig.subscribe_to_track(peer, media, 0, 0);
+        self.turn()
     }
 
     fn turn(&mut self) -> Duration {
@@ -180,5 +194,18 @@ fn reports(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fanout, speakers, reports);
+fn churn(c: &mut Criterion) {
+    let mut group = c.benchmark_group("churn");
+    group.sampling_mode(SamplingMode::Flat).sample_size(20);
+    for legs in LEGS {
+        let mut hall = Hall::new(AUDIO, 1, legs);
+        hall.forward(1);
+        group.bench_function(BenchmarkId::from_parameter(legs), |b| {
+            b.iter_custom(|times| (0..times).map(|_| hall.churn(&AUDIO)).sum());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, fanout, speakers, reports, churn);
 criterion_main!(benches);

@@ -348,7 +348,7 @@ impl<I: Io> Rig<I> {
     }
 }
 
-fn track_key(index: u32) -> TrackKey {
+pub fn track_key(index: u32) -> TrackKey {
     TrackKey { index, generation: 1 }
 }
 

@@ -40,8 +40,6 @@ const WEIGHT: f64 = 0.1;
 
 /// The cut of an experiment, and of what floods the path.
 const CUT: (f64, f64) = (0.7, 0.9);
-/// An experiment goes this much below what arrives, so that a queue that is full drains.
-const CUT_FURTHER: f64 = 0.92;
 /// The evidence, as the logarithm of a ratio of likelihoods, at which an experiment ends: 20 to 1.
 const EVIDENCE: f64 = 3.0;
 /// An experiment without a verdict by then, because nobody sends enough, ends as if losses were inherent: they
@@ -229,7 +227,7 @@ impl LossControl {
     }
 
     fn begin_trial(&mut self, window: &Window, context: &Context, now: Time) {
-        let cut = (CUT_FURTHER * (1.0 - (window.loss() - self.inherent))).clamp(CUT.0, CUT.1);
+        let cut = (1.0 - 1.3 * (window.loss() - self.inherent)).clamp(CUT.0, CUT.1);
         // A cut above what is sent would change nothing.
         let sent_bps = if context.app_limited { window.sent_bps() } else { f64::MAX };
         self.bound_bps = Some(context.target_bps.min(sent_bps) * cut);

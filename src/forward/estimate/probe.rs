@@ -22,9 +22,6 @@ const FURTHER: f64 = 2.0;
 /// …and a success is a result of at least this part of the cluster's rate.
 const SUCCESS: f64 = 0.7;
 
-/// What goes this far beyond the estimate is followed up in any case: a short cluster can seem saturated.
-const LEAP: f64 = 1.5;
-
 /// The pause between probes while more is wanted; it doubles with each that finds nothing.
 const PAUSE_US: (u64, u64) = (2_000_000, 4_000_000);
 /// A probe that finds this much more has found something.
@@ -256,10 +253,8 @@ impl Probing {
     }
 
     fn learn(&mut self, measured: &Measured, result: &ProbeResult) {
-        let Some((_, known_bps)) = &mut self.last else { return };
-        let estimate_then = std::mem::replace(known_bps, known_bps.max(result.bps));
-        let is_success = result.bps > SUCCESS * measured.bps && !result.is_saturated;
-        if self.queued[0].is_none() && (is_success || result.bps > LEAP * estimate_then) {
+        let estimate_then = self.last.map_or(0.0, |(_, bps)| bps);
+        if result.bps > SUCCESS * measured.bps && self.queued[0].is_none() && !result.is_saturated {
             self.queued[0] = Some(FURTHER * result.bps);
         }
         self.pause_us =
