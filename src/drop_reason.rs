@@ -66,7 +66,7 @@ drop_reasons! {
     /// A packet of a layer that is above what the subscriber's bandwidth allows. Normal on slow links.
     LayerLeftOut = "layer_left_out",
     /// A picture for a subscriber whose packets already wait for a second until its path can take them. It gets
-    /// the next key frame when it has caught up. Publish simulcast or layers for subscribers on slow links.
+    /// a key frame when it has caught up, later each time that this happens again soon. Publish simulcast or layers for subscribers on slow links.
     SubscriberBehind = "subscriber_behind",
     /// A packet left the track ring while it waited for its subscriber's pacer: the publisher sends far more than
     /// the subscriber's path carries. As for `subscriber_behind`.

@@ -22,7 +22,7 @@ use fanline::shard::command::{
     Command, EncodingConfig, LegConfig, PublicationConfig, ReceiveCodec, TrackConfig,
 };
 use fanline::shard::punt;
-use fanline::time::Time;
+use fanline::time::{Time, ntp_mid32};
 use support::{MemoryIo, Peer, Rig, START, Wire};
 
 #[path = "support/dependency.rs"]
@@ -65,6 +65,8 @@ struct Story {
     /// Retransmissions that came: the original number and the payload.
     again: Vec<(u16, Vec<u8>)>,
     key_frame_asked: bool,
+    /// The middle of the NTP time in the viewer's latest sender report, as its answer names it.
+    last_sr: Option<u32>,
 }
 
 fn extensions(side: usize) -> ExtensionMap {
@@ -146,6 +148,7 @@ impl Story {
             got: Vec::new(),
             again: Vec::new(),
             key_frame_asked: false,
+            last_sr: None,
         };
         story.has_bandwidth(PLENTY_BPS);
         story
@@ -157,14 +160,7 @@ impl Story {
     }
 
     fn viewer_says(&mut self, write: impl FnOnce(&mut Writer<'_>) -> bool) {
-        let mut bytes = [0; 256];
-        let mut writer = Writer::new(&mut bytes);
-        assert!(write(&mut writer));
-        let len = writer.finish().len();
-        let mut packet = bytes[..len].to_vec();
-        packet.resize(len + self.viewer.sealer.profile().rtcp_overhead(), 0);
-        let len = self.viewer.sealer.protect_rtcp(&mut packet, len).unwrap();
-        self.wire.send(self.viewer.address, &packet[..len]);
+        says(&mut self.viewer, &mut self.wire, write);
         self.settle();
     }
 
@@ -225,6 +221,14 @@ impl Story {
         for (to, bytes) in records {
             if to == self.viewer.address && !is_rtcp(&bytes) {
                 self.viewer_hears(&bytes);
+            } else if to == self.viewer.address {
+                let mut plain = vec![0; bytes.len()];
+                let len = self.viewer.opener.unprotect_rtcp(&bytes, &mut plain).unwrap();
+                let ntp = rtcp::packets(&plain[..len]).find_map(|packet| match packet {
+                    Ok(rtcp::Packet::SenderReport { ntp, .. }) => Some(ntp_mid32(ntp)),
+                    _ => None,
+                });
+                self.last_sr = ntp.or(self.last_sr);
             } else if to == self.publisher.address {
                 let mut plain = vec![0; bytes.len()];
                 let len = self.publisher.opener.unprotect_rtcp(&bytes, &mut plain).unwrap();
@@ -258,6 +262,18 @@ impl Story {
     fn take_key_frame_asked(&mut self) -> bool {
         std::mem::take(&mut self.key_frame_asked)
     }
+}
+
+/// Sends RTCP to the shard.
+fn says(peer: &mut Peer, wire: &mut Wire, write: impl FnOnce(&mut Writer<'_>) -> bool) {
+    let mut bytes = [0; 256];
+    let mut writer = Writer::new(&mut bytes);
+    assert!(write(&mut writer));
+    let len = writer.finish().len();
+    let mut packet = bytes[..len].to_vec();
+    packet.resize(len + peer.sealer.profile().rtcp_overhead(), 0);
+    let len = peer.sealer.protect_rtcp(&mut packet, len).unwrap();
+    wire.send(peer.address, &packet[..len]);
 }
 
 fn assert_no_gaps(got: &[Got]) {
@@ -509,4 +525,42 @@ fn a_nack_finds_its_packet_through_the_layers_left_out() {
     let wanted = &got[got.len() - 10];
     story.viewer_says(|writer| writer.nack(1, VIEWER_SSRC, &[wanted.sequence]));
     assert_eq!(story.again, [(wanted.sequence, wanted.payload.clone())]);
+}
+
+#[test]
+fn nacks_repeated_within_a_round_trip_are_answered_once() {
+    let mut story = Story::new(VideoCodec::Vp8);
+    let mut encoder = Vp8 { picture: 0, tl0: 0 };
+    say_vp8(&mut story, &mut encoder, 30);
+    let wanted = story.take()[20].sequence;
+    let ntp = story.now.ntp();
+    says(&mut story.publisher, &mut story.wire, |writer| {
+        writer.sender_report(PUBLISHER_SSRC, ntp, story.timestamp, 0, 0, &[])
+    });
+    story.settle();
+    // The viewer answers its next sender report 150 ms after that has left.
+    story.last_sr = None;
+    while story.last_sr.is_none() {
+        story.now = story.now.plus_ms(10);
+        story.settle();
+    }
+    let last_sr = story.last_sr.unwrap();
+    story.now = story.now.plus_ms(150);
+    let block = rtcp::ReportBlock {
+        ssrc: VIEWER_SSRC,
+        fraction_lost: 0,
+        cumulative_lost: 0,
+        highest_sequence: 0,
+        jitter: 0,
+        last_sr,
+        delay_since_last_sr: 0,
+    };
+    story.viewer_says(|writer| writer.receiver_report(1, &[block]));
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        story.viewer_says(|writer| writer.nack(1, VIEWER_SSRC, &[wanted, wanted]));
+        answers.push(std::mem::take(&mut story.again).len());
+        story.now = story.now.plus_ms(50);
+    }
+    assert_eq!(answers, [1, 0, 0, 1, 0, 0]);
 }

@@ -12,6 +12,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
+use dependency::Scalability;
+use fanline::drop_reason::DropReason;
 use fanline::id::ShardId;
 use fanline::io::udp::{UdpIo, UdpOptions};
 use fanline::io::uring::UringIo;
@@ -21,13 +23,17 @@ use fanline::rtp::demux::is_rtcp;
 use fanline::rtp::header::Header;
 use fanline::rtp::rtcp::{self, ReportBlock, Writer};
 use fanline::rtp::srtp::RtpReplay;
+use fanline::shard::command::Event;
+use fanline::stats::ShardSnapshot;
 use fanline::time::Time;
 use netns::{Cable, FAR_V4, NEAR, NEAR_V4};
 use support::{
-    AUDIO, Media, MemoryIo, Peer, Rig, START, Stream, VIDEO, Wire, first_sequence, leg_ssrcs, media_ssrc,
-    payload_bytes,
+    AUDIO, LAYERS, Media, MemoryIo, Peer, Rig, START, Stream, VIDEO, Wire, first_sequence, leg_ssrcs,
+    media_ssrc, payload_bytes,
 };
 
+#[path = "support/dependency.rs"]
+mod dependency;
 #[path = "support/netns.rs"]
 mod netns;
 mod support;
@@ -171,6 +177,9 @@ struct Call<I: Io, N: Network> {
     is_steady: bool,
     /// Whose turn it is to report.
     reporter: u32,
+    is_key_frame_due: bool,
+    /// The latest of each shard.
+    snapshots: [Option<Box<ShardSnapshot>>; 2],
 }
 
 impl<I: Io, N: Network> Call<I, N> {
@@ -188,8 +197,22 @@ impl<I: Io, N: Network> Call<I, N> {
         let replays = vec![<(RtpReplay, RtpReplay)>::default(); peers.len()];
         let (stream, missed) = (Stream::new(media), Vec::with_capacity(64));
         let (heard, now) = (Heard::default(), START);
-        let (is_steady, reporter) = (false, 0);
-        Self { rig, network, media, peers, replays, stream, now, heard, missed, is_steady, reporter }
+        let (is_steady, reporter, is_key_frame_due) = (false, 0, false);
+        Self {
+            rig,
+            network,
+            media,
+            peers,
+            replays,
+            stream,
+            now,
+            heard,
+            missed,
+            is_steady,
+            reporter,
+            is_key_frame_due,
+            snapshots: [None, None],
+        }
     }
 
     /// A frame's burst of packets and 20 ms in which what follows from it happens. `loses` one on the way,
@@ -208,6 +231,26 @@ impl<I: Io, N: Network> Call<I, N> {
             let packet = self.stream.packet(&self.peers[0].sealer, at + 1 == packets);
             self.network.send(&self.peers[0], 0, packet);
         }
+        self.pass();
+    }
+
+    /// A picture of several spatial layers, a packet each, and 20 ms; a key frame if one has been asked for.
+    fn layered_picture(&mut self, encoder: &mut Scalability) {
+        self.stream.next_frame();
+        let is_key = self.stream.next == 0 || std::mem::take(&mut self.is_key_frame_due);
+        let frames = encoder.picture(is_key);
+        for (at, frame) in (1..).zip(&frames) {
+            self.stream.describe(&frame.descriptor);
+            let packet = self.stream.packet(&self.peers[0].sealer, at == frames.len());
+            self.network.send(&self.peers[0], 0, packet);
+        }
+        let plis = self.heard.plis;
+        self.pass();
+        self.is_key_frame_due = self.heard.plis > plis;
+    }
+
+    /// 20 ms.
+    fn pass(&mut self) {
         let begun = self.now;
         for later_us in [0, 1_100, 12_000] {
             self.now = begun.plus_us(later_us);
@@ -225,7 +268,13 @@ impl<I: Io, N: Network> Call<I, N> {
             for at in 0..self.rig.shards.len() {
                 let (shard, now) = (&mut self.rig.shards[at], self.now);
                 let allocations = allocations_of(|| busy |= shard.turn(now));
-                let events = self.rig.control.links[at].events.try_iter().count() as u64;
+                let mut events = 0;
+                for event in self.rig.control.links[at].events.try_iter() {
+                    events += 1;
+                    if let Event::Snapshot(snapshot) = event {
+                        self.snapshots[at] = Some(snapshot);
+                    }
+                }
                 assert!(
                     !self.is_steady || allocations <= events * ALLOCATIONS_PER_EVENT_MAX,
                     "shard {at} allocated {allocations} times in a turn that told control {events} events",
@@ -319,6 +368,11 @@ impl<I: Io, N: Network> Call<I, N> {
         self.turn();
     }
 
+    /// What the shards have counted until their latest snapshots.
+    fn counted(&self, count: impl Fn(&ShardSnapshot) -> u64) -> u64 {
+        self.snapshots.iter().flatten().map(|snapshot| count(snapshot)).sum()
+    }
+
     /// From here on a turn must not allocate, and what arrives counts.
     fn begin_steady_state(&mut self) {
         (self.is_steady, self.heard) = (true, Heard::default());
@@ -391,8 +445,14 @@ impl Heard {
     }
 }
 
-/// The payload is that of the publisher's packet which leg `n` calls `index`.
+/// The payload is that of the publisher's packet which leg `n` calls `index`; with layers left out, of any packet.
 fn assert_payload(payload: &[u8], index: u64, n: u32, media: &Media) {
+    if media.has_layers {
+        // Without what may be padding.
+        let mut pairs = payload[..1_000].windows(2);
+        assert!(pairs.all(|pair| pair[1] == pair[0].wrapping_add(1)), "{payload:?} to {n}");
+        return;
+    }
     let number = index - u64::from(first_sequence(n));
     assert!(payload.len() + 64 > media.packet_bytes, "{} bytes are not all", payload.len());
     assert!(payload.iter().copied().eq(payload_bytes(number).take(payload.len())), "packet {number} to {n}");
@@ -537,6 +597,31 @@ fn video_that_waits_for_its_pacer_allocates_nothing() {
     let all = 500 * 2 * VIDEO_BURST * u64::from(SUBSCRIBERS);
     assert!(heard.media_later > all / 3, "{heard:?}");
     assert_eq!((heard.media, heard.retransmissions), (all, 0), "{heard:?}");
+}
+
+#[test]
+fn layers_left_out_and_probes_allocate_nothing() {
+    let mut call = in_memory(LAYERS);
+    let mut encoder = Scalability::new(3, 3, false, 7, 100);
+    // All layers are 1.4 Mb/s. Bandwidth falls and rises, so that subscribers leave layers, ask for key frames, come back.
+    let mut run = |call: &mut Call<_, _>, seconds: u64| {
+        for second in 0..seconds {
+            call.estimate([3_000_000, 900_000, 400_000, 900_000][(second / 4 % 4) as usize]);
+            (0..50).for_each(|_| call.layered_picture(&mut encoder));
+        }
+    };
+    run(&mut call, 17);
+    let left_out = |call: &Call<_, _>| call.counted(|shard| shard.drops.get(DropReason::LayerLeftOut));
+    let (left_out_before, probes_before) = (left_out(&call), call.counted(|shard| shard.probe_packets_sent));
+    call.begin_steady_state();
+    run(&mut call, 17);
+    let (heard, all) = (call.heard, 17 * 50 * 3 * u64::from(SUBSCRIBERS));
+    let left_out = left_out(&call) - left_out_before;
+    let probes = call.counted(|shard| shard.probe_packets_sent) - probes_before;
+    println!("{left_out} of {all} packets left out, {probes} of probes, {heard:?}");
+    assert!(left_out > all / 10 && heard.media > all / 10, "{left_out} left out of {all}: {heard:?}");
+    assert!(probes > 10 * u64::from(SUBSCRIBERS) && heard.nacks == 0, "{probes}: {heard:?}");
+    assert!(heard.media_opened > 0 && heard.retransmissions_opened > 0 && heard.plis > 0, "{heard:?}");
 }
 
 #[test]

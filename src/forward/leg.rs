@@ -108,11 +108,13 @@ struct Timing {
     /// The timestamp of the newest packet that left, and when it came in; never, if none did.
     last: u32,
     last_arrived: Time,
+    /// Has nothing to do with timestamps, but there is room for it here.
+    respite: Respite,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { offset: 0, ahead: 0, last: 0, last_arrived: Time::NEVER }
+        Self { offset: 0, ahead: 0, last: 0, last_arrived: Time::NEVER, respite: Respite::default() }
     }
 }
 
@@ -151,6 +153,45 @@ impl Timing {
         self.ahead = out.wrapping_sub(due);
         self.offset = out.wrapping_sub(packet.timestamp);
     }
+}
+
+/// How long who has fallen behind gets nothing of the same encoding: its return takes a key frame, which all others
+/// get too, so it waits longer each time it falls behind again at once.
+#[derive(Debug, Clone, Copy, Default)]
+struct Respite {
+    /// When it fell behind, or then when it came back, as the low bits of tenths of a second.
+    changed: u16,
+    wait_s: u8,
+}
+
+/// The waits double from a second, as long as what waits takes to be sent, to a pause that nobody takes for a call.
+const RESPITE_S_MAX: u8 = 16;
+
+/// Who stays up for longer than this waits the shortest time again.
+const STAYED_UP_TENTHS: u16 = 100;
+
+impl Respite {
+    fn begin(&mut self, now: Time) {
+        let is_again = self.wait_s > 0 && self.elapsed(now) < STAYED_UP_TENTHS;
+        self.wait_s = if is_again { (2 * self.wait_s).min(RESPITE_S_MAX) } else { 1 };
+        self.changed = tenths(now);
+    }
+
+    fn end(&mut self, now: Time) {
+        self.changed = tenths(now);
+    }
+
+    fn is_over(&self, now: Time) -> bool {
+        self.elapsed(now) >= 10 * u16::from(self.wait_s)
+    }
+
+    fn elapsed(&self, now: Time) -> u16 {
+        tenths(now).wrapping_sub(self.changed)
+    }
+}
+
+fn tenths(time: Time) -> u16 {
+    (time.0 / 100_000) as u16
 }
 
 impl Leg {
@@ -222,10 +263,11 @@ impl Leg {
     }
 
     /// So much waits to be sent to it that it gets nothing new before it has caught up and a decoder can begin.
-    pub fn fall_behind(&mut self) {
+    pub fn fall_behind(&mut self, now: Time) {
         self.awaited = self.awaited.or(Some(self.encoding));
         self.is_paused = true;
         self.is_behind = true;
+        self.timing.respite.begin(now);
     }
 
     pub fn is_behind(&self) -> bool {
@@ -233,8 +275,9 @@ impl Leg {
     }
 
     /// Whether it may go over to what it waits for, with that much before it.
-    pub fn may_begin(&self, backlog: Backlog) -> bool {
-        !self.is_behind || backlog.is_short()
+    pub fn may_begin(&self, backlog: Backlog, now: Time) -> bool {
+        let is_due = self.awaited != Some(self.encoding) || self.timing.respite.is_over(now);
+        !self.is_behind || backlog.is_short() && is_due
     }
 
     /// Whether a packet begins a picture after all that left.
@@ -255,6 +298,7 @@ impl Leg {
     pub fn select(&mut self, selection: Selection) {
         self.selection = selection;
         (self.bound, self.point) = (0, Layer::MAX);
+        self.timing.respite = Respite::default();
     }
 
     /// Looks at which encodings flow, and makes for the one that the selection then means.
@@ -339,7 +383,9 @@ impl Leg {
         self.awaited = None;
         self.is_paused = false;
         self.is_foreign = false;
-        self.is_behind = false;
+        if std::mem::take(&mut self.is_behind) {
+            self.timing.respite.end(packet.arrived);
+        }
     }
 
     /// Numbers a packet of the encoding it receives, which has frames for the points `offered`.
@@ -605,6 +651,38 @@ mod tests {
         leg.enter(2, &packet(0, 0, 0), &AUDIO, None, 90_000);
         leg.steer(flowing(&[Some(9_990), Some(9_990), Some(1)]));
         assert_eq!((leg.awaited(), leg.receives(2)), (None, true), "it may go on whenever it likes");
+    }
+
+    #[test]
+    fn who_falls_behind_again_and_again_comes_back_ever_later_until_it_stays_up() {
+        let mut leg = leg(0);
+        let mut now = Time(0).plus_ms(5_000);
+        let mut waits = |leg: &mut Leg, up_ms| {
+            now = now.plus_ms(up_ms);
+            leg.fall_behind(now);
+            let fell = now;
+            while !leg.may_begin(Backlog::NONE, now) {
+                now = now.plus_ms(100);
+            }
+            leg.enter(0, &Packet { arrived: now, ..packet(0, 0, 0) }, &AUDIO, None, 90_000);
+            now.since(fell) / 1_000_000
+        };
+        let again = [0; 6].map(|_| waits(&mut leg, 2_000));
+        assert_eq!(again, [1, 2, 4, 8, 16, 16]);
+        assert_eq!([10_001, 2_000].map(|up_ms| waits(&mut leg, up_ms)), [1, 2]);
+        leg.select(Selection::default());
+        assert_eq!(waits(&mut leg, 2_000), 1, "something else may suit it");
+    }
+
+    #[test]
+    fn who_falls_behind_may_begin_with_another_encoding_at_once() {
+        let mut leg = leg(0);
+        let now = Time(0).plus_ms(10_000);
+        leg.fall_behind(now);
+        assert!(!leg.may_begin(Backlog::NONE, now));
+        leg.selection.wish = Wish::Prefer(1);
+        leg.steer(flowing(&[Some(9_990), Some(9_990)]));
+        assert!(leg.may_begin(Backlog::NONE, now));
     }
 
     proptest! {

@@ -138,15 +138,7 @@ mod tests {
         extensions.set(Extension::Mid, MID_ID);
         let codec = SendCodec { from: 96, to: 102, rtx: Some(103), clock_rate: 90_000 };
         let shape = Shape::new(vec![codec], extensions, Some(mid)).without_mid();
-        let packet = Packet {
-            index: 7,
-            timestamp: 0,
-            payload_type: 96,
-            marker: true,
-            header_len: 12,
-            len: 100,
-            arrived: Time(0),
-        };
+        let packet = packet();
         let stored = HeaderTemplate::new(true, 96);
         let publisher = ExtensionMap::default();
 
@@ -154,6 +146,72 @@ mod tests {
         let again = shape.rtx_header(&packet, stored.as_bytes(), &publisher, mid).unwrap();
         assert_eq!(mid_in(media.as_bytes()), None);
         assert_eq!(mid_in(again.as_bytes()), Some(mid));
+    }
+
+    /// A value for each, none like another.
+    fn value_of(extension: Extension) -> Vec<u8> {
+        let len = if extension == Extension::DependencyDescriptor { 40 } else { 1 + extension as usize };
+        vec![0x20 + extension as u8; len]
+    }
+
+    #[test]
+    fn each_forwarded_extension_has_its_value_under_the_subscribers_id_and_no_other_is_passed_on() {
+        let map = |first: u8, step: u8| {
+            let mut map = ExtensionMap::default();
+            (0..).zip(Extension::ALL).for_each(|(n, extension)| map.set(*extension, first + step * n));
+            map
+        };
+        // Those of the publisher overlap with the subscriber's, and mean something else there.
+        let (publisher, subscriber) = (map(1, 1), map(40, 2));
+        let codec = SendCodec { from: 96, to: 102, rtx: None, clock_rate: 90_000 };
+        let shape = Shape::new(vec![codec], subscriber, None);
+        for extension in Extension::ALL {
+            let mut stored = HeaderTemplate::new(true, 96);
+            let value = value_of(*extension);
+            assert!(stored.push(publisher.id(*extension).unwrap(), &value));
+            stored.finish();
+            let header = shape.header(&packet(), stored.as_bytes(), &publisher).unwrap();
+            let bytes = header.as_bytes();
+            let elements: Vec<_> = Header::parse(bytes).unwrap().extensions(bytes).collect();
+            let passed = extension.is_forwarded().then(|| (subscriber.id(*extension).unwrap(), &value[..]));
+            // Our own transport-wide number is in each.
+            let ours = subscriber.id(Extension::TransportCc).unwrap();
+            let others: Vec<_> = elements.into_iter().filter(|(id, _)| *id != ours).collect();
+            assert_eq!(others, Vec::from_iter(passed), "{extension:?}");
+        }
+    }
+
+    #[test]
+    fn what_browsers_measure_and_show_by_is_forwarded() {
+        use Extension::*;
+        for extension in [AudioLevel, VideoOrientation, PlayoutDelay, AbsCaptureTime, DependencyDescriptor] {
+            assert!(extension.is_forwarded(), "{extension:?}");
+        }
+    }
+
+    #[test]
+    fn extension_that_the_subscriber_did_not_accept_is_left_out() {
+        let mut publisher = ExtensionMap::default();
+        publisher.set(Extension::VideoOrientation, 7);
+        let codec = SendCodec { from: 96, to: 102, rtx: None, clock_rate: 90_000 };
+        let shape = Shape::new(vec![codec], ExtensionMap::default(), None);
+        let mut stored = HeaderTemplate::new(true, 96);
+        assert!(stored.push(7, &[1]));
+        stored.finish();
+        let header = shape.header(&packet(), stored.as_bytes(), &publisher).unwrap();
+        assert_eq!(header.as_bytes().len(), 12, "no extensions");
+    }
+
+    fn packet() -> Packet {
+        Packet {
+            index: 7,
+            timestamp: 0,
+            payload_type: 96,
+            marker: true,
+            header_len: 12,
+            len: 100,
+            arrived: Time(0),
+        }
     }
 
     fn mid_in(bytes: &[u8]) -> Option<Mid> {

@@ -308,9 +308,10 @@ impl Core {
         self.request_key_frame_for(track, slot, id);
     }
 
-    /// Asks the publisher for a key frame of what this leg receives, or waits for.
+    /// Asks the publisher for a key frame of what this leg receives, or waits for. Not for one that has fallen behind:
+    /// it could not be sent one yet, and when it can be, the fan-out asks.
     pub(super) fn request_key_frame_for(&mut self, track: TrackKey, session: SessionSlot, leg: LegId) {
-        let leg = self.tracks.get(track).and_then(|t| t.leg(session, leg));
+        let leg = self.tracks.get(track).and_then(|t| t.leg(session, leg)).filter(|leg| !leg.is_behind());
         let encoding = leg.map(|leg| leg.awaited().unwrap_or(leg.encoding()));
         if let Some(encoding) = encoding {
             self.request_key_frame(track, encoding);

@@ -38,12 +38,15 @@ export const METRICS = {
 
 // ---- The server -----------------------------------------------------------------------------------------
 
-/** Starts fanline with one app; with `app: null` it makes its own development app and serves the demo. */
-export async function startServer({ app = APP } = {}) {
+/**
+ * Starts fanline with one app; with `app: null` it makes its own development app and serves the demo. `more` are further
+ * flags.
+ */
+export async function startServer({ app = APP, more = [] } = {}) {
   const binary = process.env.FANLINE_BIN;
   assert(binary, "FANLINE_BIN is not set: start the tests by tests/browser/run");
   const [httpPort, udpPorts] = [await freeTcpPort(), await freeUdpPorts(SHARDS)];
-  const flags = ["--http", `127.0.0.1:${httpPort}`, "--udp-port", `${udpPorts[0]}`, "--shards", `${SHARDS}`];
+  const flags = ["--http", `127.0.0.1:${httpPort}`, "--udp-port", `${udpPorts[0]}`, "--shards", `${SHARDS}`, ...more];
   if (app) flags.push("--app", `${app.id}:${app.secret}`);
   // FANLINE_* are settings to the server; ours, like FANLINE_BIN, it would refuse.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("FANLINE_")));

@@ -80,7 +80,7 @@ fn a_viewer_far_behind_gets_whole_pictures_later_and_costs_the_others_nothing() 
         let keys = late.iter().filter(|a| a.note.key && a.note.first).count();
         println!("{} packets, the latest {latest} ms, {keys} key frames, {asked} asked for", late.len());
         assert!(latest < 4_000, "{latest} ms");
-        assert!(keys >= 5 && asked <= 20, "{keys} key frames came, {asked} were asked for");
+        assert!((2..=6).contains(&keys) && asked <= 6, "{keys} key frames came, {asked} were asked for");
     });
 }
 

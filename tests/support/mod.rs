@@ -147,6 +147,9 @@ pub struct Media {
     pub payload_types: (u8, u8),
     /// Of retransmissions, likewise.
     pub rtx: Option<(u8, u8)>,
+    /// Packets come with dependency descriptors, and subscribers agree to report their arrival: they get the layers that
+    /// their bandwidth carries, and are probed.
+    pub has_layers: bool,
 }
 
 /// Opus, 20 ms at 34 kb/s.
@@ -156,6 +159,7 @@ pub const AUDIO: Media = Media {
     clock_rate: 48_000,
     payload_types: (111, 109),
     rtx: None,
+    has_layers: false,
 };
 
 /// Full packets of a frame, with all feedback that browsers negotiate.
@@ -165,15 +169,31 @@ pub const VIDEO: Media = Media {
     clock_rate: 90_000,
     payload_types: (96, 102),
     rtx: Some((97, 103)),
+    has_layers: false,
 };
 
+/// A scalable encoding.
+pub const LAYERS: Media = Media { has_layers: true, ..VIDEO };
+
+/// Of the dependency descriptor at the publisher.
+const DESCRIPTOR_ID: u8 = 5;
+
 /// Extension ids differ between the ends, as they do between browsers.
-fn publisher_extensions() -> ExtensionMap {
-    extensions(&[(Extension::AudioLevel, 1), (Extension::TransportCc, 3), (Extension::Mid, 4)])
+fn publisher_extensions(media: &Media) -> ExtensionMap {
+    let mut map = extensions(&[(Extension::AudioLevel, 1), (Extension::TransportCc, 3), (Extension::Mid, 4)]);
+    if media.has_layers {
+        map.set(Extension::DependencyDescriptor, DESCRIPTOR_ID);
+    }
+    map
 }
 
-fn subscriber_extensions() -> ExtensionMap {
-    extensions(&[(Extension::AudioLevel, 2), (Extension::Mid, 7)])
+fn subscriber_extensions(media: &Media) -> ExtensionMap {
+    let mut map = extensions(&[(Extension::AudioLevel, 2), (Extension::Mid, 7)]);
+    if media.has_layers {
+        map.set(Extension::DependencyDescriptor, 9);
+        map.set(Extension::TransportCc, 3);
+    }
+    map
 }
 
 fn extensions(ids: &[(Extension, u8)]) -> ExtensionMap {
@@ -278,11 +298,12 @@ impl<I: Io> Rig<I> {
             publisher: peer.shard,
             encodings: 1,
             codecs: if media.kind == MediaKind::Video {
-                vec![(media.payload_types.0, VideoCodec::Vp8)]
+                let codec = if media.has_layers { VideoCodec::Av1 } else { VideoCodec::Vp8 };
+                vec![(media.payload_types.0, codec)]
             } else {
                 vec![]
             },
-            extensions: publisher_extensions(),
+            extensions: publisher_extensions(media),
         };
         for shard in 0..self.shards.len() {
             self.tell(ShardId(shard as u16), Command::AddTrack { track: Box::new(track.clone()) });
@@ -304,7 +325,7 @@ impl<I: Io> Rig<I> {
                 ssrc: Some(MEDIA_SSRC),
                 rtx_ssrc: video.then_some(RTX_SSRC),
             }],
-            extensions: publisher_extensions(),
+            extensions: publisher_extensions(media),
             transport_cc: video,
         };
         let command = Command::Publish { slot: peer.slot, publication: Box::new(publication), ack: 0 };
@@ -335,7 +356,7 @@ impl<I: Io> Rig<I> {
                 rtx: media.rtx.map(|rtx| rtx.1),
                 clock_rate: media.clock_rate,
             }],
-            extensions: subscriber_extensions(),
+            extensions: subscriber_extensions(media),
             selection: Selection::default(),
             is_resumable: false,
         };
@@ -365,6 +386,7 @@ pub struct Stream {
     rtx_next: u16,
     transport_sequence: u16,
     shorter_by: usize,
+    descriptor: Vec<u8>,
     packet: Vec<u8>,
 }
 
@@ -374,7 +396,17 @@ const SEQUENCE_BASE: u64 = 1_000;
 impl Stream {
     pub fn new(media: Media) -> Self {
         let packet = vec![0; media.packet_bytes + 64];
-        Self { media, next: 0, timestamp: 0, rtx_next: 0, transport_sequence: 0, shorter_by: 0, packet }
+        let (transport_sequence, descriptor) = (0, Vec::new());
+        Self {
+            media,
+            next: 0,
+            timestamp: 0,
+            rtx_next: 0,
+            transport_sequence,
+            shorter_by: 0,
+            descriptor,
+            packet,
+        }
     }
 
     /// Makes the packets from here on shorter than the media's, by up to `less` bytes: how much, follows from their
@@ -382,6 +414,12 @@ impl Stream {
     pub fn vary(&mut self, less: usize, salt: u64) {
         let hash = (self.next + 977 * salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
         self.shorter_by = hash as usize % (less + 1);
+    }
+
+    /// The dependency descriptor of the packets from here on.
+    pub fn describe(&mut self, descriptor: &[u8]) {
+        self.descriptor.clear();
+        self.descriptor.extend_from_slice(descriptor);
     }
 
     /// Lets the clock of the media run on by a frame.
@@ -425,6 +463,9 @@ impl Stream {
         header.push(1, &[30]);
         header.push(3, &self.transport_sequence.to_be_bytes());
         self.transport_sequence = self.transport_sequence.wrapping_add(1);
+        if !self.descriptor.is_empty() {
+            assert!(header.push(DESCRIPTOR_ID, &self.descriptor));
+        }
         header.finish();
         let header = header.as_bytes();
         let (head, rest) = self.packet.split_at_mut(header.len());

@@ -150,7 +150,8 @@ impl Lanes {
             }
             let waits = leg.awaited() == Some(batch.encoding)
                 || leg.receives(batch.encoding) && leg.needs_key_frame();
-            if waits && leg.may_begin(backlog) {
+            let newest = batch.packets.clone().last().filter(|_| waits).and_then(|at| self.packet(at));
+            if newest.is_some_and(|newest| leg.may_begin(backlog, newest.packet.arrived)) {
                 awaited |= 1 << batch.encoding;
             }
         }
@@ -225,9 +226,12 @@ impl TrackView<'_> {
         backlog: Backlog,
     ) -> Result<Numbered, DropReason> {
         if backlog.is_too_long() && leg.receives(fresh.encoding) && leg.is_next_picture(&fresh.packet) {
-            leg.fall_behind();
+            leg.fall_behind(fresh.packet.arrived);
         }
-        if leg.awaited() == Some(fresh.encoding) && fresh.glance.is_beginning && leg.may_begin(backlog) {
+        if leg.awaited() == Some(fresh.encoding)
+            && fresh.glance.is_beginning
+            && leg.may_begin(backlog, fresh.packet.arrived)
+        {
             self.let_in(leg, fresh);
         }
         if !leg.receives(fresh.encoding) {

@@ -28,6 +28,19 @@ window.page = {
     pulled.forEach(({ receiver }) => play(receiver.track));
   },
 
+  /** Pulls; resolves to the time until the first picture was decoded, since the call and since the connection, in ms. */
+  async join(tracks) {
+    const began = performance.now();
+    let connected = began;
+    client.connection.addEventListener("connectionstatechange", () => {
+      if (client.connection.connectionState === "connected") connected = performance.now();
+    });
+    await this.pull(tracks);
+    while (!(await this.received()).frames) await new Promise((resolve) => setTimeout(resolve, 5));
+    const now = performance.now();
+    return { sinceCall: now - began, sinceConnected: now - connected };
+  },
+
   /** By rid: height and frames of what leaves. */
   encodings: () => encodings(sent[1].sender),
 
