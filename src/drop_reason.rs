@@ -36,7 +36,8 @@ drop_reasons! {
     NoKeys = "no_keys",
     /// An RTP header that ends before its own lengths say. A broken or hostile sender.
     MalformedRtp = "malformed_rtp",
-    /// An RTCP packet that ends before its own lengths say. A broken or hostile sender.
+    /// An RTCP packet that ends before its own lengths say, or feedback that announces more packets than can be out. A
+    /// broken or hostile sender.
     MalformedRtcp = "malformed_rtcp",
     /// The authentication tag does not match: corrupted on the way, forged, or sealed with other keys.
     AuthenticationFailed = "authentication_failed",

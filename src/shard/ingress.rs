@@ -7,6 +7,7 @@
 //! A new SSRC is bound to its m-line only after its first packet has authenticated.
 
 use crate::drop_reason::{DropCounts, DropReason};
+use crate::forward::estimate::SendSideEstimator;
 use crate::forward::receive::SenderClock;
 use crate::forward::track_ring::{NotStored, PACKET_BYTES_MAX, Packet};
 use crate::id::{LegId, MediaKind, SessionSlot, TrackKey};
@@ -233,7 +234,10 @@ impl Core {
     fn transport_feedback(&mut self, slot: SessionSlot, body: &[u8], now: Time) {
         let Some(bandwidth) = self.sessions.bandwidth_mut(slot) else { return };
         match TransportFeedback::parse(body) {
-            Ok(feedback) => bandwidth.estimator.on_feedback(&feedback, now),
+            Ok(feedback) if SendSideEstimator::may_take(&feedback) => {
+                bandwidth.estimator.on_feedback(&feedback, now);
+            }
+            Ok(_) => return self.drop(DropReason::MalformedRtcp),
             Err(reason) => return self.drop(reason),
         }
         self.note_probe(slot, now);

@@ -4,6 +4,7 @@
 //! draft-ietf-rmcat-gcc-02 §5.5-5.6. The capacity is learnt where it shows: from what arrived each time the queue
 //! began to grow.
 
+use super::MIN_BPS;
 use super::probe::ProbeResult;
 use super::trend::Usage;
 use crate::time::Time;
@@ -126,14 +127,14 @@ impl RateControl {
         self.raised.filter(|raised| now.since(raised.at) < PROBED_US)
     }
 
-    /// Losses show that the path carries this and no more.
+    /// The path is taken to carry this and no more, but never less than [`MIN_BPS`], from which there is a way back.
     pub fn lower_to(&mut self, bps: f64) {
-        self.bps = self.bps.min(bps);
+        self.bps = self.bps.min(bps.max(MIN_BPS as f64));
     }
 
     /// Nothing is heard from the receiver: whatever the reason, less is safer.
     pub fn back_off(&mut self, factor: f64, now: Time) {
-        self.bps *= factor;
+        self.lower_to(self.bps * factor);
         self.decreased = now;
     }
 
@@ -203,7 +204,7 @@ impl RateControl {
         let target = (DECREASE * by_capacity.unwrap_or(throughput)).max(self.explained(now).unwrap_or(0.0));
         self.raised = None;
         let floor = raised.map_or(0.0, |raised| raised.before_bps * MISLED_TRUST);
-        self.bps = self.bps.min(target.max(floor));
+        self.lower_to(target.max(floor));
         self.capacity.observe(throughput);
         floor >= target
     }

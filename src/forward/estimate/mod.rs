@@ -32,6 +32,9 @@ pub const START_BPS: u64 = 300_000;
 /// Below this no video is worth sending, and feedback would be too rare to find out that there is more.
 pub const MIN_BPS: u64 = 50_000;
 
+/// What a receiver's own estimate is worth at most: sums with it stay far from overflowing.
+pub const MAX_BPS: u64 = 10_000_000_000;
+
 /// A feedback that does not come although packets were sent: the path is gone or jammed.
 const SILENCE_US: u64 = 1_000_000;
 const SILENCE_FACTOR: f64 = 0.5;
@@ -106,7 +109,7 @@ impl SendSideEstimator {
             (None, Some(remb)) => remb,
             _ => own,
         };
-        (bps as u64).max(MIN_BPS)
+        (bps as u64).clamp(MIN_BPS, MAX_BPS)
     }
 
     /// What there would be to send if the path carried all: probing goes no further.
@@ -126,6 +129,12 @@ impl SendSideEstimator {
     pub fn on_sent_beside(&mut self, bytes: usize, now: Time) {
         self.sending.add(bytes, now);
         self.history.push_beside(bytes);
+    }
+
+    /// Whether feedback tells of no more packets than are remembered. A few bytes can announce 65,535 of them, and
+    /// who sends such ones over and over must not keep a shard busy.
+    pub fn may_take(feedback: &TransportFeedback<'_>) -> bool {
+        u64::from(feedback.status_count) <= history::WINDOW
     }
 
     /// Takes in transport-wide feedback.
@@ -170,7 +179,8 @@ impl SendSideEstimator {
         if self.last_feedback.is_some()
             && self.unanswered.is_some_and(|since| now.since(since) > SILENCE_US + 2 * self.rtt_us())
         {
-            self.unanswered = Some(now);
+            // What leaves from here on is waited for anew. If nothing does, silence says nothing more.
+            self.unanswered = None;
             self.rate.back_off(SILENCE_FACTOR, now);
             self.probing.abandon();
         }
@@ -335,6 +345,40 @@ mod tests {
         run(&mut estimator, 1_000, 3_500, 1_250, true);
         let after = estimator.available_bps();
         assert!(after <= before / 4 && after >= MIN_BPS, "{before} to {after}");
+    }
+
+    #[test]
+    fn silence_after_which_nothing_is_sent_costs_one_halving() {
+        let mut estimator = SendSideEstimator::new(1_000_000);
+        run(&mut estimator, 0, 1_000, 1_250, false);
+        let before = estimator.available_bps();
+        estimator.on_sent(1_250, START.plus_ms(1_000));
+        for ms in 1_000..61_000 {
+            estimator.poll(START.plus_ms(ms));
+        }
+        assert_eq!(estimator.available_bps(), before / 2);
+    }
+
+    #[test]
+    fn absurd_estimates_of_a_receiver_are_bounded() {
+        let mut estimator = SendSideEstimator::new(START_BPS);
+        for (said, taken) in [(u64::MAX, MAX_BPS), (0, MIN_BPS)] {
+            estimator.on_remb(said);
+            assert_eq!(estimator.available_bps(), taken);
+        }
+    }
+
+    #[test]
+    fn feedback_that_announces_more_packets_than_are_remembered_is_not_taken() {
+        for (count, is_taken) in [(2_048, true), (2_049, false), (0x1fff, false)] {
+            // Base 1, `count` statuses, reference time 0, feedback 0, one run of "not received".
+            let mut body = vec![0, 1];
+            body.extend_from_slice(&u16::to_be_bytes(count));
+            body.extend_from_slice(&[0, 0, 0, 0]);
+            body.extend_from_slice(&u16::to_be_bytes(count));
+            let feedback = TransportFeedback::parse(&body).unwrap();
+            assert_eq!(SendSideEstimator::may_take(&feedback), is_taken, "{count}");
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@
 const FIRST_WINDOW_US: i64 = 500_000;
 const WINDOW_US: i64 = 150_000;
 
+/// What is this much older than the window is of a clock that was set back, and begins another.
+const CLOCK_JUMP_US: i64 = 1_000_000;
+
 /// How far a window's rate counts as noise, relative to its difference from the estimate.
 const UNCERTAINTY: f64 = 10.0;
 /// Two windows in a row that differ by more than this are no noise: the path, or the sender, has changed.
@@ -47,7 +50,10 @@ impl Throughput {
         let start_us = *self.window_start_us.get_or_insert(arrived_us);
         let window_us = if self.estimate.is_some() { WINDOW_US } else { FIRST_WINDOW_US };
         let elapsed_us = arrived_us - start_us;
-        if elapsed_us >= window_us {
+        if elapsed_us < -CLOCK_JUMP_US {
+            self.window_start_us = Some(arrived_us);
+            self.window_bytes = 0;
+        } else if elapsed_us >= window_us {
             // A window in which little came and which then ended late is as long as it was.
             self.sample(self.window_bytes as f64 * 8_000.0 / elapsed_us as f64);
             self.window_start_us = Some(arrived_us);
@@ -107,5 +113,18 @@ mod tests {
         }
         let bps = throughput.bps().unwrap();
         assert!((200_000.0..300_000.0).contains(&bps), "{bps}");
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_stop_it() {
+        let mut throughput = Throughput::default();
+        for packet in 0..200 {
+            throughput.add(1_250, packet * 10_000);
+        }
+        for packet in 0..200 {
+            throughput.add(1_250, packet * 5_000 - 3_600_000_000);
+        }
+        let bps = throughput.bps().unwrap();
+        assert!((1_800_000.0..2_100_000.0).contains(&bps), "{bps}");
     }
 }

@@ -89,7 +89,8 @@ pub struct TransportFeedback<'a> {
     pub feedback_count: u8,
     /// In units of 64 ms, signed 24 bits (§3.1).
     pub reference_time: i32,
-    status_count: u16,
+    /// How many packets it tells of, from the base on.
+    pub status_count: u16,
     chunks: Cursor<'a>,
     deltas: Cursor<'a>,
 }
