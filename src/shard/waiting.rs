@@ -3,7 +3,7 @@
 //! Waking a sleeping thread costs the one who wakes it several microseconds and the packet tens of them, so a shard
 //! that has just worked looks again first, for as long as `--spin-us` says. That pays only where work comes that soon.
 //! A room of one speaker has a packet every 20 ms, and between them a thousand reports and checks that are far apart:
-//! staying awake after each of those was a quarter of what a forwarded packet cost. So the shard remembers how
+//! staying awake after each of those makes up a quarter of what a forwarded packet costs. So the shard remembers how
 //! its latest waits ended, whether it slept or not, and stays awake only while most were short.
 
 use crate::time::Time;
