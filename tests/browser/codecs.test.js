@@ -35,7 +35,7 @@ for (const name of ["chromium", "firefox"]) {
       console.log(`${name} offers ${offered.map(({ mimeType, sdpFmtpLine = "" }) => `${mimeType} ${sdpFmtpLine}`).join(", ")}`);
     });
 
-    it("are each decoded by a viewer", { timeout: 240_000 }, story(async () => {
+    it("are each decoded by a viewer", { timeout: 420_000 }, story(async () => {
       for (const codec of offered.filter(({ mimeType }) => !OTHERS.test(mimeType))) {
         const [ada, bob] = [await open(name, "coded"), await open(name, "coded")];
         const isVideo = codec.mimeType.startsWith("video/");

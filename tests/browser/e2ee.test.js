@@ -6,7 +6,7 @@ import { describe, it } from "node:test";
 import { sleep, until } from "./harness.js";
 import { scene } from "./stage.js";
 
-const LIMIT = { timeout: 90_000 };
+const LIMIT = { timeout: 150_000 };
 const VP8 = { mimeType: "video/VP8" };
 const SIMULCAST = {
   video: { width: 960, height: 540, frameRate: 15 },

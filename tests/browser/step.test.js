@@ -6,7 +6,7 @@ import { until } from "./harness.js";
 import { startLink } from "./impairer.js";
 import { scene, stage } from "./stage.js";
 
-const LIMIT = { timeout: 180_000 };
+const LIMIT = { timeout: 300_000 };
 /** Encodings need 60, 120 and 300 kb/s (pages/media.js), the sound some 40, headers 10 or 20. */
 const STEPS = [
   { rateKbps: Infinity, rid: "f" },
