@@ -153,6 +153,7 @@ fn what_cannot_be_measured_is_said_in_one_line() {
         ),
         (&["room", "--server-cores", "4096"][..], "--server-cores: core 4096"),
         (&["room", "--client-net", "127.0.0.0/30", "--listeners", "9"][..], "--client-net"),
+        (&["room", "--simulcast", "--media", "audio"][..], "--simulcast is of video"),
     ];
     for (args, problem) in problems {
         let output = bench(args);

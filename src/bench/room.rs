@@ -178,6 +178,7 @@ const IN_FLIGHT_MAX: usize = 256;
 impl Room {
     /// Starts the server, if it is ours to start, and the speakers.
     pub async fn open(settings: &Common) -> Result<Self, BenchError> {
+        settings.check()?;
         let (server_cores, generator_cores) = settings.cores()?;
         let mut settings = settings.clone();
         let link = Stretch::make(&mut settings)?;

@@ -181,6 +181,14 @@ impl Common {
         }
     }
 
+    /// Whether the flags make sense together.
+    pub fn check(&self) -> Result<(), BenchError> {
+        if self.simulcast && self.media == Media::Audio {
+            return Err(BenchError("--simulcast is of video: add --media video or --media both".to_owned()));
+        }
+        Ok(())
+    }
+
     /// The encodings in which a track of this shape is published, from the best on; none if it is no simulcast.
     pub fn encodings(&self, shape: &Shape) -> Vec<Encoding> {
         let is_simulcast = self.simulcast && shape.kind == Kind::Video;
