@@ -118,15 +118,15 @@ fn watch(seed: u64, Path { capacity: (name, capacity), loss, rtt_ms }: Path) -> 
     let arrivals: Vec<_> = sink.arrivals.iter().filter(is_watched).collect();
     let pictures = whole_pictures(&arrivals);
     let delay = Duration::from_micros(rtt_ms * 500);
-    let mut switches: Vec<_> = arrivals.iter().map(|arrival| arrival.bytes).collect();
-    switches.dedup();
+    let mut encodings: Vec<_> = pictures.iter().map(|picture| picture.payload_bytes).collect();
+    encodings.dedup();
     Outcome {
         capacity: name,
         loss,
         rtt_ms,
         whole: pictures.len() as f64 / (until.since(from) / CAMERA.interval_us) as f64,
         frozen_ms: frozen_us(&pictures, from + delay, until + delay) / 1_000,
-        switches: switches.len().saturating_sub(1),
+        switches: encodings.len().saturating_sub(1),
         estimate_bps: mean(|sample| sample.estimate_bps),
         capacity_bps: mean(|sample| sample.capacity_bps),
         received_bps: mean(|sample| sample.received_bps),
@@ -142,25 +142,33 @@ fn shape_path(world: &mut World, viewer: Who, loss: f64, rtt_ms: u64, bitrate_bp
     world.set_uplink(viewer, Link { delay, loss, ..Link::default() });
 }
 
-/// When each picture of which every packet came was complete, in whatever encoding; in order.
-fn whole_pictures(arrivals: &[&Arrival]) -> Vec<Time> {
+/// A picture of which every packet came.
+struct Picture {
+    /// Of each packet, which tells the encoding.
+    payload_bytes: usize,
+    /// When it was complete.
+    at: Time,
+}
+
+/// In the order in which they were taken, not that of their arrival: a late retransmission is no switch.
+fn whole_pictures(arrivals: &[&Arrival]) -> Vec<Picture> {
     let mut counts: BTreeMap<(usize, u32), u32> = BTreeMap::new();
-    let mut pictures: BTreeMap<u32, Time> = BTreeMap::new();
+    let mut pictures: BTreeMap<u32, Picture> = BTreeMap::new();
     for arrival in arrivals {
         let count = counts.entry((arrival.bytes, arrival.note.frame)).or_default();
         let packets = if arrival.note.key { CAMERA.packets_per_key_frame } else { CAMERA.packets_per_frame };
         *count += 1;
         if *count == packets {
-            pictures.entry(arrival.note.frame).or_insert(arrival.at);
+            let picture = Picture { payload_bytes: arrival.bytes, at: arrival.at };
+            pictures.entry(arrival.note.frame).or_insert(picture);
         }
     }
-    let mut whole: Vec<_> = pictures.into_values().collect();
-    whole.sort();
-    whole
+    pictures.into_values().collect()
 }
 
-fn frozen_us(pictures: &[Time], from: Time, until: Time) -> u64 {
-    let moments: Vec<_> = [from].into_iter().chain(pictures.iter().copied()).chain([until]).collect();
+fn frozen_us(pictures: &[Picture], from: Time, until: Time) -> u64 {
+    let mut moments: Vec<_> = pictures.iter().map(|picture| picture.at).chain([from, until]).collect();
+    moments.sort();
     moments.windows(2).map(|pair| pair[1].since(pair[0])).filter(|pause| *pause > FREEZE_US).sum()
 }
 
