@@ -133,6 +133,14 @@ class BenchReport(unittest.TestCase):
     def test_data_that_cannot_be_read_is_named_in_one_line(self):
         cases = [("audio-1x150.1.json", "{", "audio-1x150.1.json is not JSON"), ("notes.json", "{}", "notes.json is not NAME"),
                  (None, None, "has no floor.1.json")]
+        self.check_named(cases)
+
+    def test_searches_and_what_is_left_out_are_checked_too(self):
+        self.put("floor", floor())
+        self.check_named([("search-1xn-udp.1.json", "{}", "search-1xn-udp.1.json has no capacity"),
+                          ("left-out", "audio-1x150", "left-out has a line that is not NAME WHY")])
+
+    def check_named(self, cases):
         for name, text, problem in cases:
             with self.subTest(problem):
                 if name:
@@ -150,7 +158,7 @@ class VideoReport(unittest.TestCase):
         sample = {"estimate_bps": 1.5e6, "capacity_bps": 1e6, "received_bps": 7e5}
         path = {"capacity": "1 Mb/s", "loss": 0.05, "rtt_ms": 100, "whole": 0.75, "frozen_ms": 1_200, "switches": 3,
                 "estimate_bps": 1.5e6, "capacity_bps": 1e6, "received_bps": 7e5, "samples": [sample] * 20}
-        matrix = {"seed": 1, "seconds": 2, "settling_s": 1, "best_encoding_bps": 720_000,
+        matrix = {"seed": 1, "seconds": 2, "settling_s": 1, "best_chosen_bps": 857_000,
                   "paths": [path, path | {"loss": 0.0, "whole": 1.0, "frozen_ms": 0}]}
         figures = lambda error: {"error": error, "used": 0.9, "delivered": 0.8, "queued_ms": 12.3}
         compared = [{"path": "narrow", "ours": figures(0.1), "theirs": figures(0.2)},
@@ -171,10 +179,26 @@ class VideoReport(unittest.TestCase):
                 xml.etree.ElementTree.parse(plot)
         self.assertIn("| 1 Mb/s | 5% | 100 | 75.0% | 1200 | 3 | 1.50 | 1.00 | 50% | 0.70 |", report)
         self.assertIn("| 1 Mb/s | 87.5% | 75.0% | 0.6 | 1.2 | 3 | 3 | 50% | 50% |", report)
-        self.assertIn("on 1 of 2 paths", report)
+        self.assertIn("Of 2 paths ours is no worse than str0m's in error on 1, in used on 2", report)
         self.assertIn("| narrow | 0.10 / 0.20 |", report)
+        self.check_broken(matrix, compared)
         self.assertEqual({f"report/{plot.name}" for plot in plots},
                          {line.split("(")[1].rstrip(")") for line in report.splitlines() if line.startswith("![")})
+
+    def check_broken(self, matrix, compared):
+        lacking = {key: value for key, value in matrix.items() if key != "best_chosen_bps"}
+        empty = matrix | {"paths": [path | {"samples": []} for path in matrix["paths"]]}
+        cases = [(lacking, compared, "matrix.json"), (empty, compared, "matrix.json"), (matrix, [{}], "estimate.json"),
+                 (matrix, [], "estimate.json")]
+        for first, second, name in cases:
+            with tempfile.TemporaryDirectory() as folder, self.subTest(name):
+                data = pathlib.Path(folder)
+                (data / "matrix.json").write_text(json.dumps(first))
+                (data / "estimate.json").write_text(json.dumps(second))
+                ended = run("video-report", data, data / "out")
+                self.assertEqual((ended.returncode, ended.stderr.count("\n")), (1, 1), ended.stderr)
+                self.assertIn(f"{name} is not of this version", ended.stderr)
+                self.assertFalse((data / "out").exists())
 
 
 if __name__ == "__main__":
