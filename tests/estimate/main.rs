@@ -184,8 +184,14 @@ fn paths() -> Vec<(&'static str, Conditions)> {
     ]
 }
 
+/// Of the capacity: by so much the error may be larger, and less may be used, than by str0m's.
+const TOLERANCE: f64 = 0.05;
+
+/// So much less may be used where the queue is shorter by a fifth.
+const LESS_USED_FOR_SHORTER_QUEUE: f64 = 0.08;
+
 #[test]
-fn estimates_are_no_worse_than_those_of_str0m_on_any_path() {
+fn estimates_are_no_worse_than_those_of_str0m_on_any_path_within_a_tolerance() {
     println!("{:<22}{:>15}{:>15}{:>15}{:>15}", "ours / str0m's", "error", "used", "delivered", "queue, ms");
     let (mut compared, mut worse) = (Vec::new(), Vec::new());
     for (name, conditions) in paths() {
@@ -201,8 +207,8 @@ fn estimates_are_no_worse_than_those_of_str0m_on_any_path() {
             format!("{:.0} / {:.0}", ours.queued_ms, theirs.queued_ms),
         );
         let shorter_queue = ours.queued_ms < 0.8 * theirs.queued_ms;
-        let is_used = ours.used >= theirs.used - if shorter_queue { 0.08 } else { 0.05 };
-        if ours.error > theirs.error + 0.05 || !is_used {
+        let less_used = if shorter_queue { LESS_USED_FOR_SHORTER_QUEUE } else { TOLERANCE };
+        if ours.error > theirs.error + TOLERANCE || ours.used < theirs.used - less_used {
             worse.push(name);
         }
     }
