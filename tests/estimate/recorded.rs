@@ -135,6 +135,6 @@ fn feedback_of_browsers_shows_what_their_link_carries_and_that_it_carries_less()
         }
         let obeyed_us = phases[1].obeyed_after_us();
         println!("{name} obeys after {obeyed_us:?} µs");
-        assert!(obeyed_us.is_some_and(|us| us < 1_500_000), "{name}: {obeyed_us:?}");
+        assert!(obeyed_us.is_some_and(|us| us < 1_200_000), "{name}: {obeyed_us:?}");
     }
 }
