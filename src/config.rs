@@ -22,7 +22,7 @@ use crate::control::request::AppId;
 pub use source::{ConfigError, Origin};
 use source::{Layered, Origins};
 pub use value::{App, Backend, CoreRange, Demo, LogFormat, Placement, Secret};
-use value::{boolean, ip_addr, log_filter, socket_addr, timeout, unicast_addr, wait, within};
+use value::{boolean, ip_addr, log_filter, socket_addr, timeout, unicast_addr, wait, within, zero_or_within};
 
 /// Fanline: a selective forwarding unit with the sessions/tracks API, on a thread-per-core UDP data plane.
 #[derive(Parser)]
@@ -185,8 +185,8 @@ pub struct Config {
     pub padding_percent: u8,
 
     /// How fast video leaves for one subscriber, in percent of its estimated bandwidth; what is more than one segmented
-    /// send waits. 0: nothing waits
-    #[arg(long, value_name = "PERCENT", default_value = "150", value_parser = within::<u16>(0..=1_000))]
+    /// send waits. At least 100, as video gets up to all of the estimate; 0: nothing waits
+    #[arg(long, value_name = "PERCENT", default_value = "150", value_parser = zero_or_within::<u16>(100..=1_000))]
     pub pacing_percent: u16,
 
     /// How old the latest key frame may be for a new subscriber of video to begin with it and what followed, in

@@ -146,6 +146,18 @@ fn an_error_names_its_source_the_value_and_the_remedy() {
 }
 
 #[test]
+fn nothing_is_paced_more_slowly_than_video_may_come() {
+    let pace = |percent: &str| load(&format!("--pacing-percent {percent}"), &[]).map(|c| c.pacing_percent);
+    assert_eq!(["0", "100", "1000"].map(|percent| pace(percent).unwrap()), [0, 100, 1_000]);
+    for percent in ["1", "99", "1001", "x"] {
+        assert_eq!(
+            pace(percent).unwrap_err().to_string(),
+            format!("--pacing-percent {percent}: not a whole number from 100 to 1000, nor 0")
+        );
+    }
+}
+
+#[test]
 fn a_name_that_is_no_setting_is_an_error_with_the_likely_one() {
     assert_eq!(error("--udp-prot 1", &[]), "--udp-prot: no such flag; did you mean --udp-port?");
     assert_eq!(

@@ -170,6 +170,17 @@ pub(super) fn within<T: TryFrom<u64>>(
     }
 }
 
+/// As [`within`], where 0 turns something off.
+pub(super) fn zero_or_within<T: TryFrom<u64> + Default>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    let within = within(range);
+    move |text| match text {
+        "0" => Ok(T::default()),
+        _ => within(text).map_err(|why| format!("{why}, nor 0")),
+    }
+}
+
 pub(super) fn socket_addr(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "not an address with a port; write it like 127.0.0.1:8080 or [::1]:8080".into())
 }

@@ -73,6 +73,13 @@ impl Pacer {
         self.waiting_bytes = 0;
     }
 
+    /// Whether so many bytes more may wait that have been missed: only where there is a pace, and not so many that
+    /// what comes fresh meanwhile makes the subscriber fall behind.
+    pub fn may_catch_up(&self, bytes: usize) -> bool {
+        let with = Self { waiting_bytes: self.waiting_bytes + bytes as u64, ..*self }.backlog();
+        self.bytes_per_s > 0 && with.us <= LONGEST_US / 2 && with.bytes <= LONGEST_BYTES / 2
+    }
+
     pub fn backlog(&self) -> Backlog {
         let us = (self.waiting_bytes * 1_000_000).checked_div(self.bytes_per_s).unwrap_or(0);
         Backlog { us, bytes: self.waiting_bytes }
@@ -189,6 +196,19 @@ mod tests {
         pacer.fill(PACING, Some(100_000_000), START);
         pacer.delay(600_000);
         assert!(pacer.backlog().is_short() && pacer.backlog().is_too_long(), "a ring holds no more");
+    }
+
+    #[test]
+    fn the_past_of_all_videos_together_is_half_of_what_may_wait() {
+        let mut pacer = Pacer::default();
+        pacer.fill(PACING, None, START);
+        assert!(!pacer.may_catch_up(1_200), "all of it would leave at once");
+        pacer.fill(PACING, MEGABIT, START);
+        assert!(pacer.may_catch_up(93_000) && !pacer.may_catch_up(94_000), "half a second at 1.5 Mb/s");
+        pacer.delay(60_000);
+        assert!(pacer.may_catch_up(33_000) && !pacer.may_catch_up(34_000));
+        pacer.fill(PACING, Some(100_000_000), START);
+        assert!(!pacer.may_catch_up(256 * 1_024), "a quarter of a ring");
     }
 
     proptest! {

@@ -8,7 +8,6 @@ use crossbeam_channel::Sender;
 use crate::forward::rewrite::SendCodec;
 use crate::forward::select::Selection;
 use crate::forward::speech::Loudness;
-use crate::forward::track_ring::Packet;
 use crate::id::{LegId, MediaKind, Mid, Rid, SessionSlot, ShardId, TrackKey};
 use crate::io::Path;
 use crate::rtp::codec::VideoCodec;
@@ -143,12 +142,6 @@ impl TrackConfig {
     /// The codec of a publisher's payload type, if it is one whose payload we can read.
     pub fn codec(&self, payload_type: u8) -> Option<VideoCodec> {
         self.codecs.iter().find(|(number, _)| *number == payload_type).map(|(_, codec)| *codec)
-    }
-
-    /// Whether this packet, header included, is known to begin a key frame.
-    pub fn is_key_frame(&self, packet: &Packet, stored: &[u8]) -> bool {
-        let payload = stored.get(usize::from(packet.header_len)..).unwrap_or(&[]);
-        self.codec(packet.payload_type).is_some_and(|codec| codec.starts_key_frame(payload))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::rtp::header::Header;
 use crate::rtp::rtcp::{self, ReportBlock, TransportFeedback};
 use crate::rtp::srtp::RtpReplay;
 use crate::shard::command::Event;
+use crate::shard::egress::begins_key_frame;
 use crate::shard::neighbour::{Body, Record};
 use crate::shard::session::{Activity, Continuity, Route, Session, Stream};
 use crate::shard::timer::Timers;
@@ -158,9 +159,7 @@ impl Core {
             self.dirty.push(key, track.config.kind);
         }
         let ring = track.encodings.get_mut(arrival.route.encoding).ok_or(DropReason::TrackGone)?;
-        let (packet, bytes) = ring.ring.get(index).ok_or(DropReason::TrackGone)?;
-        let is_key_frame = track.config.is_key_frame(&packet, bytes);
-        if is_key_frame {
+        if begins_key_frame(ring, index, &track.config) {
             ring.note_key_frame(index);
             if let Some(session) = self.sessions.get_mut(arrival.slot) {
                 session.key_frame_came(arrival.route);

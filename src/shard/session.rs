@@ -69,6 +69,12 @@ impl Destination<'_> {
         bandwidth.pacer.backlog()
     }
 
+    /// Whether so many bytes of the past may wait behind what waits already.
+    pub fn may_catch_up(&mut self, bytes: usize, pacing: Pacing) -> bool {
+        self.fill(pacing);
+        self.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.pacer.may_catch_up(bytes))
+    }
+
     /// Whether a fresh packet of video may leave at once.
     pub fn may_send_video(&self) -> bool {
         self.bandwidth

@@ -37,22 +37,21 @@ pub struct EncodingRing {
 }
 
 impl EncodingRing {
-    /// Notes where a key frame begins.
+    /// Notes a packet that begins a key frame or a part of one: of H.264 the parameters say so, and each slice.
     pub fn note_key_frame(&mut self, index: u64) {
-        self.key_frame = self.key_frame.max(Some(index));
+        let timestamp = |index| Some(self.ring.get(index)?.0.timestamp);
+        self.key_frame = match self.key_frame {
+            Some(known) if timestamp(known) == timestamp(index) => Some(known.min(index)),
+            known => known.max(Some(index)),
+        };
     }
 
-    /// The packets from the latest key frame on, if all of them are here and have at most `bytes_max` bytes.
-    pub fn since_key_frame(&self, bytes_max: usize) -> Option<RangeInclusive<u64>> {
+    /// The packets from the latest key frame on and how many bytes they have, if all of them are here.
+    pub fn since_key_frame(&self) -> Option<(RangeInclusive<u64>, usize)> {
         let (first, last) = (self.key_frame?, self.ring.highest()?);
-        let mut bytes = 0;
-        for index in first..=last {
-            bytes += usize::from(self.ring.get(index)?.0.len);
-            if bytes > bytes_max {
-                return None;
-            }
-        }
-        Some(first..=last)
+        let len = |index| Some(usize::from(self.ring.get(index)?.0.len));
+        let bytes = (first..=last).map(len).sum::<Option<usize>>()?;
+        Some((first..=last, bytes))
     }
 }
 
@@ -322,6 +321,7 @@ impl Tracks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forward::track_ring::Packet;
     use crate::id::{MediaKind, Mid, ShardId};
     use crate::rtp::extension::ExtensionMap;
 
@@ -350,6 +350,36 @@ mod tests {
             selection: Selection::default(),
             is_resumable: false,
         }
+    }
+
+    #[test]
+    fn a_key_frame_begins_with_its_parameters_and_not_with_a_slice() {
+        let config = TrackConfig { kind: MediaKind::Video, ..track().config };
+        let mut track = Track::new(config);
+        let encoding = &mut track.encodings[0];
+        let mut store = |index: u64, timestamp: u32, begins: bool| {
+            let packet = Packet {
+                index,
+                timestamp,
+                payload_type: 96,
+                marker: false,
+                header_len: 12,
+                len: 100,
+                arrived: Time(index),
+            };
+            encoding.ring.insert(packet, &[&[0; 100]]).unwrap();
+            if begins {
+                encoding.note_key_frame(index);
+            }
+            encoding.since_key_frame()
+        };
+        assert_eq!(store(9, 3_000, false), None);
+        assert_eq!(store(11, 6_000, true), Some((11..=11, 100)), "a slice that overtook the parameters");
+        assert_eq!(store(10, 6_000, true), Some((10..=11, 200)));
+        assert_eq!(store(12, 6_000, true), Some((10..=12, 300)), "the next slice");
+        assert_eq!(store(13, 9_000, false), Some((10..=13, 400)));
+        assert_eq!(store(8, 0, true), Some((10..=13, 400)), "an older key frame, late");
+        assert_eq!(store(14, 12_000, true), Some((14..=14, 100)));
     }
 
     #[test]

@@ -2,20 +2,19 @@
 //!
 //! It then needs no key frame of the publisher, whose answer takes a round trip and an encoder's time, and would cost
 //! all subscribers bandwidth. What it gets of the past is numbered as if it had been there, and leaves by its
-//! pacer's queue, faster than real time, before what comes fresh.
+//! pacer's queue, faster than real time, before what comes fresh. Where nothing is paced the past would be one burst of
+//! all its pictures, so there a key frame is asked for; so it is where a session pulls more at once than its pacer
+//! sends soon.
 
 use crate::drop_reason::{DropCounts, DropReason};
 use crate::forward::pace::Backlog;
 use crate::id::{LegId, MediaKind, SessionSlot, TrackKey};
 use crate::shard::Core;
-use crate::shard::egress::lane::{Fresh, TrackView};
+use crate::shard::egress::lane::{Fresh, TrackView, begins_key_frame};
 use crate::shard::egress::pacing::{PacedQueues, Waiting};
 use crate::shard::session::Destination;
 use crate::shard::track::Track;
 use crate::time::Time;
-
-/// What a subscriber may be sent of the past: at the pace of a session that has just begun half a second.
-const BYTES_MAX: usize = 256 * 1_024;
 
 impl Core {
     /// Has a leg begin with the past, or else asks for a key frame for it.
@@ -31,12 +30,17 @@ impl Core {
         let track = tracks.get_mut(track).filter(|track| track.config.kind == MediaKind::Video)?;
         let leg = track.leg_at(slot, leg)?;
         let encoding = track.legs.get(leg).filter(|leg| leg.is_beginning())?.heading();
-        let past = track.encodings.get(usize::from(encoding))?.since_key_frame(BYTES_MAX)?;
-        let began = track.encodings.get(usize::from(encoding))?.ring.get(*past.start())?.0.arrived;
-        if now - began > settings.catch_up {
+        let ring = track.encodings.get(usize::from(encoding))?;
+        let (past, bytes) = ring.since_key_frame()?;
+        let age = now - ring.ring.get(*past.start())?.0.arrived;
+        let is_recent = !settings.catch_up.is_zero() && age <= settings.catch_up;
+        if !is_recent || !begins_key_frame(ring, *past.start(), &track.config) {
             return None;
         }
         let mut to = sessions.outlet_mut(slot)?.destination(now).ok()?;
+        if !to.may_catch_up(bytes, paced.pacing) {
+            return None;
+        }
         for index in past {
             send_past(track, leg, (encoding, index), &mut to, paced, &mut counters.drops);
         }

@@ -61,6 +61,15 @@ impl Fresh {
     }
 }
 
+/// Whether a packet of a ring is known to begin a key frame, or a part of one.
+pub fn begins_key_frame(encoding: &EncodingRing, index: u64, track: &TrackConfig) -> bool {
+    let Some((packet, stored)) = encoding.ring.get(index) else { return false };
+    let codec = track.codec(packet.payload_type);
+    let descriptor = descriptor_of(track, stored);
+    let glance = encoding.layers.look_again(codec, descriptor, payload_of(&packet, stored));
+    glance.is_beginning && (glance.layering.is_some() || codec.is_some())
+}
+
 /// The lanes of a turn and what belongs to them, kept between turns for their memory.
 #[derive(Default)]
 pub struct Lanes {
@@ -253,5 +262,56 @@ impl TrackView<'_> {
         let clocks = leg.previous().and_then(clock).zip(clock(fresh.encoding));
         let shift = clocks.map(|(from, to)| timestamp_shift(&from, &to, clock_rate));
         leg.enter(fresh.encoding, &fresh.packet, &fresh.glance, shift, clock_rate);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ShardId;
+    use crate::rtp::codec::VideoCodec;
+    use crate::rtp::dependency::written::Scalability;
+    use crate::rtp::extension::{Extension, ExtensionMap};
+    use crate::time::Time;
+
+    #[test]
+    fn where_there_is_a_descriptor_encrypted_payloads_begin_no_key_frame() {
+        let key = TrackKey { index: 0, generation: 0 };
+        let mut extensions = ExtensionMap::default();
+        extensions.set(Extension::DependencyDescriptor, 5);
+        let mut track = Track::new(TrackConfig {
+            key,
+            kind: MediaKind::Video,
+            publisher: ShardId(0),
+            encodings: 1,
+            codecs: vec![(96, VideoCodec::Vp8)],
+            extensions,
+        });
+        let mut encoder = Scalability::new(1, 2, false, 0, 7);
+        // To whoever reads the payload each would begin a key frame.
+        let payload = [0x10, 0x00];
+        let described = [encoder.picture(true), encoder.picture(false)].concat();
+        let mut begins = Vec::new();
+        for (index, sent) in (0..).zip(&described) {
+            let mut extension = vec![5, sent.descriptor.len() as u8];
+            extension.extend(&sent.descriptor);
+            extension.resize(extension.len().next_multiple_of(4), 0);
+            let mut header = vec![0x90, 96, 0, index as u8, 0, 0, 0, 0, 0, 0, 0, 1, 0x10, 0x00, 0];
+            header.push((extension.len() / 4) as u8);
+            header.extend(extension);
+            let packet = Packet {
+                index,
+                timestamp: 0,
+                payload_type: 96,
+                marker: false,
+                header_len: header.len() as u16,
+                len: (header.len() + payload.len()) as u16,
+                arrived: Time(0),
+            };
+            let Track { config, encodings, .. } = &mut track;
+            encodings[0].ring.insert(packet, &[&header, &payload]).unwrap();
+            begins.push(begins_key_frame(&encodings[0], index, config));
+        }
+        assert_eq!(begins, [true, false]);
     }
 }

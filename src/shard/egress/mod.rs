@@ -20,6 +20,7 @@ mod probe;
 
 pub(super) use dirty::DirtyTracks;
 pub(super) use fan_out::Egress;
+pub(super) use lane::begins_key_frame;
 pub(super) use pacing::{PacedQueues, QueueId, Waiting};
 pub(super) use probe::Probers;
 
