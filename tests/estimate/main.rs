@@ -8,6 +8,7 @@
 
 mod ours;
 mod path;
+mod recorded;
 mod reno;
 mod theirs;
 
