@@ -69,7 +69,7 @@ drop_reasons! {
     /// a key frame when it has caught up, later each time that this happens again soon. Publish simulcast or layers for subscribers on slow links.
     SubscriberBehind = "subscriber_behind",
     /// A packet left the track ring while it waited for its subscriber's pacer: the publisher sends far more than
-    /// the subscriber's path carries. As for `subscriber_behind`.
+    /// the subscriber's path carries. Or more waits on the shard than it has room for. As for `subscriber_behind`.
     PacedTooLate = "paced_too_late",
     /// The socket or the NIC ring had no room. Raise `net.core.wmem_max` or use more shards.
     SendBufferFull = "send_buffer_full",

@@ -51,8 +51,8 @@ use crate::time::Clock;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Transports have nothing to do most of the time and still want to be called every few seconds, each at a moment of its
-/// own. What is at least this far away is put off to the next common moment, of which there are ten a second: the
-/// timers of a thousand sessions then wake the thread 10 times a second, not 350 times.
+/// own. What is at least this far away is put off to the next common moment, of which there are ten a second, so that the
+/// timers of a thousand sessions wake the thread together.
 const COARSE_FROM: Duration = Duration::from_secs(1);
 const COARSE_GRID: Duration = Duration::from_millis(100);
 

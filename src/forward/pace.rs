@@ -42,7 +42,8 @@ impl Pacer {
         let earned = |us: u64| (self.bytes_per_s as u128 * u128::from(us) / 1_000_000) as i64;
         let most = earned(INTERVAL_US).max(i64::from(pacing.burst_bytes));
         let since_us = now.since(self.filled).min(FILLED_US_MAX);
-        self.credit = (self.credit + earned(since_us)).min(most);
+        let least = -earned(DEBT_US_MAX).max(DEBT_BYTES);
+        self.credit = self.credit.max(least).saturating_add(earned(since_us)).min(most);
         self.filled = now;
     }
 
@@ -86,6 +87,11 @@ impl Pacer {
     }
 }
 
+/// What was sent in excess, retransmissions above all, holds fresh packets up for no longer: they fall behind by what
+/// waits, which tells nothing of this.
+const DEBT_US_MAX: u64 = 250_000;
+/// On the slowest of paths a packet.
+const DEBT_BYTES: i64 = 1_500;
 /// After a longer pause there is a burst's credit at any rate.
 const FILLED_US_MAX: u64 = 10_000_000;
 
@@ -168,6 +174,15 @@ mod tests {
         pacer.spend(12_000 + 18_750);
         let sent = sent_at_us(&mut pacer, MEGABIT, 0, 1);
         assert!((100_000..=105_000).contains(&sent[0]), "18,750 bytes at 1.5 Mb/s: {sent:?}");
+    }
+
+    #[test]
+    fn however_much_is_sent_again_the_rest_waits_a_quarter_of_a_second() {
+        let mut pacer = Pacer::default();
+        pacer.fill(PACING, MEGABIT, START);
+        pacer.spend(1_000_000);
+        let sent = sent_at_us(&mut pacer, MEGABIT, 0, 1);
+        assert!((250_000..=255_000).contains(&sent[0]), "{sent:?}");
     }
 
     #[test]

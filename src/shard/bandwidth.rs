@@ -34,6 +34,8 @@ pub struct Bandwidth {
     /// When it is shared out among the session's videos next, and whether they may then be given more.
     allocation_due: Option<Time>,
     pub patience: Patience,
+    /// What the session's videos may need.
+    assumed_bps: u64,
     /// It has been shared out: until then it is a guess.
     is_settled: bool,
     pub pacer: Pacer,
@@ -50,10 +52,17 @@ impl Bandwidth {
             is_listed: false,
             allocation_due: None,
             patience: Patience::default(),
+            assumed_bps: WANTED_PER_VIDEO_BPS,
             is_settled: false,
             pacer: Pacer::default(),
             queue: None,
         }
+    }
+
+    /// Notes how many videos the session is sent.
+    pub fn fit(&mut self, videos: u64) {
+        self.assumed_bps = videos * WANTED_PER_VIDEO_BPS;
+        self.estimator.set_wanted_bps(self.assumed_bps);
     }
 
     /// The receiver has agreed to report when packets arrive.
@@ -80,9 +89,9 @@ impl Bandwidth {
         Some(available_bps)
     }
 
-    /// What video is paced by, in bits per second: the estimate, and while that is a guess what a video may need.
+    /// What video is paced by, in bits per second: the estimate, and while that is a guess what the videos may need.
     pub fn paced_bps(&self) -> Option<u64> {
-        let least_bps = if self.is_settled { 0 } else { WANTED_PER_VIDEO_BPS };
+        let least_bps = if self.is_settled { 0 } else { self.assumed_bps };
         self.available_bps().map(|bps| bps.max(least_bps))
     }
 
@@ -124,6 +133,18 @@ impl Bandwidth {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn until_an_estimate_is_settled_the_pace_is_that_of_all_videos() {
+        let mut bandwidth = Bandwidth::new();
+        bandwidth.fit(10);
+        assert_eq!(bandwidth.paced_bps(), None, "nobody reports");
+        bandwidth.expect_reports();
+        assert_eq!(bandwidth.paced_bps(), Some(10 * WANTED_PER_VIDEO_BPS));
+        assert_eq!(bandwidth.due_for_allocation(Time(0)), None);
+        assert!(bandwidth.due_for_allocation(Time(1_000_000)).is_some());
+        assert_eq!(bandwidth.paced_bps(), bandwidth.available_bps());
+    }
 
     #[test]
     fn retransmissions_take_a_part_of_what_is_sent_and_what_was_saved_up() {

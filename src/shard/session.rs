@@ -103,6 +103,11 @@ impl Destination<'_> {
         true
     }
 
+    /// Whether packets wait.
+    pub fn has_queue(&self) -> bool {
+        self.bandwidth.as_ref().is_some_and(|bandwidth| bandwidth.queue.is_some())
+    }
+
     /// Notes bytes that wait no more.
     pub fn note_released(&mut self, bytes: usize) {
         if let Some(bandwidth) = &mut self.bandwidth {

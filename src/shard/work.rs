@@ -6,7 +6,7 @@ use crate::id::{LegId, MediaKind, SessionSlot, TrackKey};
 use crate::io::{Io, IoCounters, Path};
 use crate::rtp::extension::Extension;
 use crate::rtp::srtp::{Opener, Sealer};
-use crate::shard::bandwidth::{Bandwidth, WANTED_PER_VIDEO_BPS};
+use crate::shard::bandwidth::Bandwidth;
 use crate::shard::command::{Command, Event, Inspection, LegConfig, PublicationConfig};
 use crate::shard::neighbour::{Body, Record};
 use crate::shard::reports::REPORT_INTERVAL_MS;
@@ -196,7 +196,7 @@ impl Core {
             return;
         }
         let bandwidth = outlet.bandwidth.get_or_insert_with(|| Box::new(Bandwidth::new()));
-        bandwidth.estimator.set_wanted_bps(videos * WANTED_PER_VIDEO_BPS);
+        bandwidth.fit(videos);
     }
 
     /// Moves a leg to another track, unless either is gone.

@@ -84,6 +84,32 @@ fn a_viewer_far_behind_gets_whole_pictures_later_and_costs_the_others_nothing() 
     });
 }
 
+/// Ten videos at 1 Mb/s, pulled at once from far away: until a first estimate there is no reason to hold any of them back.
+#[test]
+fn none_of_many_videos_that_begin_together_falls_behind() {
+    const NAMES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    const WIDE: Shape = Shape { packets_per_frame: 4, packets_per_key_frame: 16, ..CAMERA };
+    for_each_seed(&[1, 2], |seed| {
+        let mut world = World::new(seed, 1);
+        let [ann, bob] = [world.join(), world.join()];
+        world.publish(ann, &NAMES.map(|name| (name, WIDE)));
+        let far = Link { delay: Duration::from_millis(250), ..Link::default() };
+        world.run_ms(2_500);
+        let mids = world.pull(bob, &NAMES.map(|name| (ann, name)));
+        world.set_uplink(bob, far);
+        world.set_downlink(bob, far);
+        world.run_ms(1_000);
+        let behind = world.drops(DropReason::SubscriberBehind);
+        world.run_ms(3_000);
+        println!(
+            "{behind} packets not sent in the first second, {} then",
+            world.drops(DropReason::SubscriberBehind)
+        );
+        assert_eq!(behind, 0);
+        mids.iter().for_each(|mid| world.sink(bob, *mid).assert_sound());
+    });
+}
+
 #[test]
 fn pictures_that_fit_the_path_do_not_wait() {
     for_each_seed(&[1], |seed| {

@@ -38,7 +38,8 @@ impl Core {
             return None;
         }
         let mut to = sessions.outlet_mut(slot)?.destination(now).ok()?;
-        if !to.may_catch_up(bytes, paced.pacing) {
+        let packets = (past.end() - past.start()) as usize + 1;
+        if !to.may_catch_up(bytes, paced.pacing) || !paced.has_room(packets) {
             return None;
         }
         for index in past {

@@ -53,15 +53,21 @@ pub struct PacedQueues {
     pub pacing: Pacing,
     entries: Vec<Entry>,
     free_entry: u32,
+    used_entries: usize,
     queues: Vec<Queue>,
     free_queues: Vec<QueueId>,
     active: Vec<QueueId>,
+    /// Where in `active` the next to be looked at is.
+    cursor: usize,
     due: Time,
 }
 
 /// Packets that may wait on a shard, 88 bytes each, touched as used: a key frame of 60 packets for a thousand
-/// subscribers. What comes beyond leaves at once.
+/// subscribers. What comes beyond leaves at once, if nothing of its subscriber waits.
 const ENTRIES_MAX: usize = 65_536;
+/// Packets that leave in one turn, or little more: some milliseconds of sealing and sending, after which audio that
+/// came meanwhile has its turn.
+const PACKETS_PER_TURN: usize = 2_048;
 /// Subscribers that wait at a time before the lists have to grow.
 const QUEUES: usize = 1_024;
 
@@ -71,9 +77,11 @@ impl PacedQueues {
             pacing,
             entries: Vec::with_capacity(ENTRIES_MAX),
             free_entry: NONE,
+            used_entries: 0,
             queues: Vec::with_capacity(QUEUES),
             free_queues: Vec::with_capacity(QUEUES),
             active: Vec::with_capacity(QUEUES),
+            cursor: 0,
             due: Time::NEVER,
         }
     }
@@ -81,6 +89,11 @@ impl PacedQueues {
     /// When packets that wait are looked at next, [`Time::NEVER`] if none do.
     pub fn next_due(&self) -> Time {
         self.due
+    }
+
+    /// Whether so many packets more may wait.
+    pub fn has_room(&self, packets: usize) -> bool {
+        self.used_entries + packets <= ENTRIES_MAX
     }
 
     /// Has a packet wait behind those of its subscriber, whose queue is `queue` if it has one. Returns the
@@ -110,12 +123,14 @@ impl PacedQueues {
         if let Some(free) = self.entries.get_mut(at as usize) {
             self.free_entry = free.next;
             *free = entry;
+            self.used_entries += 1;
             return Some(at);
         }
         if self.entries.len() == ENTRIES_MAX {
             return None;
         }
         self.entries.push(entry);
+        self.used_entries += 1;
         Some(self.entries.len() as u32 - 1)
     }
 
@@ -144,6 +159,7 @@ impl PacedQueues {
             queue.last = NONE;
         }
         entry.next = std::mem::replace(&mut self.free_entry, freed);
+        self.used_entries -= 1;
         Some(entry.waiting)
     }
 
@@ -161,6 +177,20 @@ impl PacedQueues {
 
     fn is_empty(&self, id: QueueId) -> bool {
         self.queues.get(id.0 as usize).is_none_or(|queue| queue.first == NONE)
+    }
+
+    /// The queue to look at next, until all have been looked at.
+    fn next_queue(&mut self) -> Option<QueueId> {
+        let id = *self.active.get(self.cursor)?;
+        self.cursor += 1;
+        Some(id)
+    }
+
+    /// All queues have been looked at.
+    fn end_round(&mut self, now: Time) {
+        self.retire();
+        self.cursor = 0;
+        self.due = if self.active.is_empty() { Time::NEVER } else { now.plus_us(INTERVAL_US) };
     }
 
     /// Takes queues that have run empty off the list; nobody refers to them any more.
@@ -184,14 +214,14 @@ impl Core {
             return 0;
         }
         let mut sent = 0;
-        let mut at = 0;
-        while let Some(&id) = self.paced.active.get(at) {
-            at += 1;
+        while sent < PACKETS_PER_TURN {
+            let Some(id) = self.paced.next_queue() else {
+                self.paced.end_round(now);
+                return sent;
+            };
             sent += self.release(id, io, now);
         }
-        self.paced.retire();
-        let is_over = self.paced.active.is_empty();
-        self.paced.due = if is_over { Time::NEVER } else { now.plus_us(INTERVAL_US) };
+        self.paced.due = now;
         sent
     }
 
@@ -200,7 +230,8 @@ impl Core {
         let Self { paced, sessions, tracks, counters, .. } = self;
         let Some(slot) = paced.session(id) else { return 0 };
         let Some(mut to) = owner(sessions, slot, id, now) else {
-            while paced.pop(id).is_some() {}
+            let given_up = std::iter::from_fn(|| paced.pop(id)).count();
+            counters.drops.count_many(DropReason::SubscriberNotReady, given_up as u64);
             return 0;
         };
         to.fill(paced.pacing);
@@ -298,6 +329,21 @@ mod tests {
     }
 
     #[test]
+    fn a_round_goes_on_where_a_turn_left_it_and_takes_in_who_comes_meanwhile() {
+        let mut paced = PacedQueues::new(PACING);
+        let begin =
+            |paced: &mut PacedQueues, slot| paced.push(SessionSlot(slot), None, packet(0), Time(0)).unwrap();
+        let [first, second] = [0, 1].map(|slot| begin(&mut paced, slot));
+        assert_eq!(paced.next_queue(), Some(first));
+        drain(&mut paced, first);
+        let third = begin(&mut paced, 2);
+        assert_eq!([(); 3].map(|()| paced.next_queue()), [Some(second), Some(third), None]);
+        paced.end_round(Time(7));
+        assert_eq!(paced.next_due(), Time(7 + INTERVAL_US));
+        assert_eq!([(); 3].map(|()| paced.next_queue()), [Some(third), Some(second), None]);
+    }
+
+    #[test]
     fn memory_is_used_again_and_is_bounded() {
         assert!(size_of::<Entry>() <= 88, "{} bytes", size_of::<Entry>());
         let mut paced = PacedQueues::new(PACING);
@@ -306,10 +352,13 @@ mod tests {
             for index in 0..ENTRIES_MAX as u64 {
                 queue = paced.push(SessionSlot(7), queue, packet(index), Time(0));
             }
+            assert!(!paced.has_room(1));
             assert_eq!(paced.push(SessionSlot(7), queue, packet(0), Time(0)), None, "full");
             assert_eq!(drain(&mut paced, queue.unwrap()).len(), ENTRIES_MAX);
-            paced.retire();
+            assert!(paced.has_room(ENTRIES_MAX) && !paced.has_room(ENTRIES_MAX + 1));
+            paced.end_round(Time(0));
         }
+        assert_eq!(paced.next_due(), Time::NEVER);
         assert_eq!((paced.queues.len(), paced.entries.len()), (1, ENTRIES_MAX));
     }
 }

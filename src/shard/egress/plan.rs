@@ -95,9 +95,15 @@ impl Plan {
             if is_paced
                 && !to.may_send_video()
                 && let Some(waiting) = planned.waiting(placed.padding, lanes)
-                && to.delay(self.session, waiting, paced)
             {
-                continue;
+                if to.delay(self.session, waiting, paced) {
+                    continue;
+                }
+                if to.has_queue() {
+                    // It would overtake those that wait.
+                    self.drops.count(DropReason::PacedTooLate);
+                    continue;
+                }
             }
             match planned.send(placed.padding, to, lanes, tracks, io) {
                 Ok(len) => {
