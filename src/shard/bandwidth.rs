@@ -21,7 +21,7 @@ pub const WANTED_PER_VIDEO_BPS: u64 = 2_500_000;
 const ALLOCATION_INTERVAL_MS: u64 = 200;
 /// A subscriber is sent everything for so long after its first report, before its bandwidth is believed to be short:
 /// the first probes are answered by then.
-const FIRST_ALLOCATION_MS: u64 = 500;
+const FIRST_ALLOCATION_MS: u64 = 1_000;
 
 pub struct Bandwidth {
     pub estimator: SendSideEstimator,

@@ -15,7 +15,7 @@ use fanline::time::Time;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::media::{Arrival, CAMERA, Shape, VOICE};
+use crate::media::{Arrival, CAMERA, Shape};
 use crate::world::{Who, World};
 
 /// About 170, 386 and 746 kb/s on the wire.
@@ -286,33 +286,4 @@ fn viewers_see_what_their_path_carries() {
     }
     let failures: Vec<_> = outcomes.iter().filter_map(failure).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-}
-
-#[test]
-fn who_joins_on_a_thin_link_misses_few_of_its_first_pictures() {
-    for (kbps, queue_ms) in [(300, 100), (300, 300), (400, 100), (400, 300)] {
-        let mut world = World::new(1, 1);
-        let [ann, bob] = [world.join(), world.join()];
-        world.publish(ann, &[("voice", VOICE)]);
-        world.publish_simulcast(ann, "camera", &ENCODINGS);
-        world.run_ms(1_000);
-        world.pull(bob, &[(ann, "voice")]);
-        world.run_ms(500);
-        let rate = Some(Rate { bitrate_bps: kbps * 1_000, queue_bytes: kbps * queue_ms / 8 });
-        world.set_downlink(bob, Link { delay: Duration::from_millis(25), rate, ..Link::default() });
-        let from = world.now;
-        let mid = world.pull(bob, &[(ann, "camera")])[0];
-        let order = Simulcast {
-            priority_ordering: RidOrder::Asciibetical,
-            rid_not_available: RidOrder::Asciibetical,
-            ..Simulcast::default()
-        };
-        world.update(bob, Some(mid), (ann, "camera"), Some(order));
-        world.run_ms(5_000);
-        let arrivals: Vec<_> = world.sink(bob, mid).arrivals.iter().collect();
-        let pictures = whole_pictures(&arrivals);
-        let frozen_ms = frozen_us(&pictures, from, world.now) / 1_000;
-        println!("{kbps} kb/s, {queue_ms} ms: {} of 150 pictures, {frozen_ms} ms frozen", pictures.len());
-        assert!(pictures.len() >= 125, "{} at {kbps} kb/s with {queue_ms} ms", pictures.len());
-    }
 }
