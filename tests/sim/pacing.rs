@@ -52,6 +52,32 @@ fn pictures_as_large_as_a_paths_queue_get_through_it_when_paced() {
     });
 }
 
+/// Datagrams per send of pictures of eight packets, 2.3 Mb/s, that go to one viewer by a path of `bitrate_bps`.
+fn segments_per_send(seed: u64, percent: u32, bitrate_bps: u64) -> f64 {
+    const DETAILED: Shape = Shape { packets_per_frame: 8, packets_per_key_frame: 40, ..CAMERA };
+    let defaults = ShardSettings::default();
+    let settings = ShardSettings { pacing: Pacing { percent, ..defaults.pacing }, ..defaults };
+    let mut world = World::with(seed, 1, settings);
+    let [ann, bob] = [world.join(), world.join()];
+    world.publish(ann, &[("camera", DETAILED)]);
+    world.pull(bob, &[(ann, "camera")]);
+    world.set_downlink(bob, path(bitrate_bps, 200));
+    world.run_ms(5_000);
+    let before = world.snapshots()[0].clone();
+    world.run_ms(10_000);
+    let after = &world.snapshots()[0];
+    (after.datagrams_sent - before.datagrams_sent) as f64 / (after.sends - before.sends) as f64
+}
+
+#[test]
+fn a_camera_that_fits_its_path_leaves_in_runs_as_long_with_pacing_as_without() {
+    for_each_seed(&[1, 2], |seed| {
+        let [unpaced, paced] = [0, 150].map(|percent| segments_per_send(seed, percent, 5_000_000));
+        println!("{paced:.2} segments per send paced, {unpaced:.2} unpaced");
+        assert!(paced > 0.95 * unpaced, "{paced} against {unpaced}");
+    });
+}
+
 /// Pictures of a camera that a path of 300 kb/s can never carry, beside one that can.
 #[test]
 fn a_viewer_far_behind_gets_whole_pictures_later_and_costs_the_others_nothing() {
