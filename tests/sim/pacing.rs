@@ -63,7 +63,7 @@ fn segments_per_send(seed: u64, percent: u32, bitrate_bps: u64) -> f64 {
     world.pull(bob, &[(ann, "camera")]);
     world.set_downlink(bob, path(bitrate_bps, 200));
     world.run_ms(5_000);
-    let before = world.snapshots()[0].clone();
+    let before = world.snapshots()[0];
     world.run_ms(10_000);
     let after = &world.snapshots()[0];
     (after.datagrams_sent - before.datagrams_sent) as f64 / (after.sends - before.sends) as f64
