@@ -10,6 +10,7 @@ use crate::forward::rewrite::Shape;
 use crate::forward::select::timestamp_shift;
 use crate::forward::track_ring::Packet;
 use crate::id::{MediaKind, TrackKey};
+use crate::rtp::codec::VideoCodec;
 use crate::rtp::layer::Points;
 use crate::rtp::template::HeaderTemplate;
 use crate::shard::command::TrackConfig;
@@ -66,7 +67,11 @@ pub fn begins_key_frame(encoding: &EncodingRing, index: u64, track: &TrackConfig
     let Some((packet, stored)) = encoding.ring.get(index) else { return false };
     let codec = track.codec(packet.payload_type);
     let descriptor = descriptor_of(track, stored);
-    let glance = encoding.layers.look_again(codec, descriptor, payload_of(&packet, stored));
+    is_known_beginning(&encoding.layers.look_again(codec, descriptor, payload_of(&packet, stored)), codec)
+}
+
+/// Without a descriptor and for a codec that is not known, every packet may be a beginning, and none is known to be.
+fn is_known_beginning(glance: &Glance, codec: Option<VideoCodec>) -> bool {
     glance.is_beginning && (glance.layering.is_some() || codec.is_some())
 }
 
@@ -104,8 +109,7 @@ impl Lanes {
             let Some(fresh) = Fresh::look(encoding, number, index, track) else { continue };
             let Fresh { packet, glance, .. } = &fresh;
             encoding.layers.count(glance, packet.len.into(), packet.arrived);
-            let tells = glance.layering.is_some() || track.codec(packet.payload_type).is_some();
-            if glance.is_beginning && tells {
+            if is_known_beginning(glance, track.codec(packet.payload_type)) {
                 encoding.note_key_frame(index);
             }
             self.packets.push(fresh);
